@@ -1,0 +1,76 @@
+package blobs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+
+	"github.com/mediabolt/mediabolt/storage"
+)
+
+// AppendSidecar appends a line to the sidecar of a blob. A line that is First
+// creates the sidecar where it is missing; every other is ErrNotFound there.
+// Lines of one sidecar may be appended at the same time. They are durable after
+// the next Settle. Other errors: ErrPermission, ErrDiskSpace, ErrIO, or ctx's.
+func (t *Tree) AppendSidecar(ctx context.Context, blob *storage.BlobRow, l *storage.SidecarLine) error {
+	if err := errors.Join(heed(ctx), checkPath(blob.Path)); err != nil {
+		return err
+	}
+	name := blob.Path + metaSuffix
+	line, err := encodeLine(blob, l)
+	if err != nil {
+		return t.wrap("encode line of", name, err)
+	}
+	flag := os.O_WRONLY | os.O_APPEND
+	if l.First {
+		flag |= os.O_CREATE
+	}
+	f, err := t.root.OpenFile(name, flag, t.cfg.FileMode)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: sidecar %s in %s", storage.ErrNotFound, name, t.root.Name())
+	}
+	if err != nil {
+		return t.wrap("open", name, err)
+	}
+	if l.AfterTorn {
+		line = append([]byte{'\n'}, line...)
+	}
+	_, err = f.Write(line)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return t.wrap("append to", name, err)
+	}
+	t.note(path.Dir(name), name)
+	return nil
+}
+
+// maxSidecar bounds a sidecar that is read whole, in bytes: a million lines
+// and more.
+const maxSidecar = 1 << 30
+
+// ReadSidecar reads the sidecar of the blob at a path. Errors: ErrNotFound,
+// ErrPermission, ErrIO, or ctx's.
+func (t *Tree) ReadSidecar(ctx context.Context, name string) (storage.Sidecar, error) {
+	if err := errors.Join(heed(ctx), checkPath(name)); err != nil {
+		return storage.Sidecar{}, err
+	}
+	name += metaSuffix
+	f, size, err := t.openRegular(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return storage.Sidecar{}, fmt.Errorf("%w: sidecar %s in %s", storage.ErrNotFound, name, t.root.Name())
+	case err == nil && size > maxSidecar:
+		err = errors.Join(fmt.Errorf("%w: %d bytes", storage.ErrCorrupted, size), f.Close())
+	}
+	if err != nil {
+		return storage.Sidecar{}, t.wrap("open", name, err)
+	}
+	data, err := io.ReadAll(f)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return storage.Sidecar{}, t.wrap("read", name, err)
+	}
+	return decodeSidecar(data), nil
+}

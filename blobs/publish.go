@@ -1,0 +1,70 @@
+package blobs
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"path"
+
+	"github.com/mediabolt/mediabolt/storage"
+)
+
+// Prepare makes the directory of a path and keeps it until done is called, with
+// whether a blob was published there; if not, directories that are empty go.
+// Errors: ErrPermission, ErrDiskSpace, ErrIO, or ctx's.
+func (t *Tree) Prepare(ctx context.Context, name string) (done func(published bool), err error) {
+	if err := errors.Join(heed(ctx), checkPath(name)); err != nil {
+		return nil, err
+	}
+	dir := path.Dir(name)
+	if err := t.dirs.hold(dir); err != nil {
+		return nil, t.wrap("make directory", dir, err)
+	}
+	return func(published bool) {
+		t.dirs.release(dir)
+		if !published {
+			t.dirs.prune(dir)
+		}
+	}, nil
+}
+
+// Publish gives a staged blob its final path, whose directory was prepared. A
+// file that is there is replaced: it is a damaged one, or an earlier attempt.
+// After an error the blob is still staged. Errors: ErrPermission,
+// ErrDiskSpace, ErrIO, or ctx's.
+func (t *Tree) Publish(ctx context.Context, key storage.BlobKey, name string) error {
+	if err := errors.Join(heed(ctx), checkPath(name)); err != nil {
+		return err
+	}
+	staged := stagedPath(key)
+	err := t.root.Link(staged, name)
+	if errors.Is(err, fs.ErrExist) {
+		if err = t.root.Remove(name); err == nil {
+			err = t.root.Link(staged, name)
+		}
+	}
+	if err == nil {
+		t.Published(key, name)
+		return nil
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return t.wrap("publish", name, err)
+	}
+	// No hard links here, or not between these directories.
+	if e := t.root.Rename(staged, name); e != nil {
+		return t.wrap("publish", name, e)
+	}
+	t.forget(key)
+	t.note(path.Dir(name), "")
+	return nil
+}
+
+// Published records that a blob stands at its final path, so that the next
+// Settle makes that durable and then removes the staged name.
+func (t *Tree) Published(key storage.BlobKey, name string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.staged, key)
+	t.linked[key] = name
+	t.changed[path.Dir(name)] = struct{}{}
+}

@@ -1,0 +1,90 @@
+package blobs
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"maps"
+	"path"
+	"slices"
+
+	"github.com/mediabolt/mediabolt/storage"
+)
+
+// Settle makes everything durable that returned before this call: published
+// names, sidecar lines, removals. Then it removes the staged names of what was
+// published. After an error nothing of it counts as durable, and the staged
+// names stay for the next opening. Errors: ErrDiskSpace, ErrIO, or ctx's.
+func (t *Tree) Settle(ctx context.Context) error {
+	if err := heed(ctx); err != nil {
+		return err
+	}
+	t.mu.Lock()
+	linked := maps.Clone(t.linked)
+	changed := slices.Sorted(maps.Keys(t.changed))
+	sidecars := slices.Sorted(maps.Keys(t.sidecars))
+	clear(t.changed)
+	clear(t.sidecars)
+	t.mu.Unlock()
+
+	if err := t.settle(changed, sidecars); err != nil {
+		return err
+	}
+	for key, name := range linked {
+		if err := t.unstage(key, name); err != nil {
+			t.log.Warn("staged name stays until the next opening", "error", err)
+		}
+	}
+	return nil
+}
+
+func (t *Tree) settle(changed, sidecars []string) error {
+	switch {
+	case t.cfg.NoSync:
+		return nil
+	case t.disk != nil:
+		return t.wrap("sync filesystem of", ".", t.disk.Sync())
+	}
+	for _, name := range sidecars {
+		if err := t.syncPath(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return t.syncUpwards(changed)
+}
+
+// syncUpwards syncs directories and all above them, the deepest first. One that
+// is gone was removed, which its parent's sync covers.
+func (t *Tree) syncUpwards(changed []string) error {
+	all := map[string]struct{}{}
+	for _, dir := range changed {
+		for ; ; dir = path.Dir(dir) {
+			all[dir] = struct{}{}
+			if dir == "." {
+				break
+			}
+		}
+	}
+	for _, dir := range slices.Backward(slices.Sorted(maps.Keys(all))) {
+		if err := t.syncDirs(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// unstage removes the staged name of a published blob, unless something else
+// is staged under that key by now.
+func (t *Tree) unstage(key storage.BlobKey, name string) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.linked[key] != name {
+		return nil
+	}
+	delete(t.linked, key)
+	err := t.root.Remove(stagedPath(key))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return t.wrap("unstage", stagedPath(key), err)
+}

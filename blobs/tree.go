@@ -1,0 +1,237 @@
+// Package blobs keeps blobs as plain files in a directory tree that a person
+// can browse. It names, stages, publishes, opens and removes them, and writes
+// the sidecars beside them. It never hears of the index.
+//
+// # The tree
+//
+//	BASE/
+//	  .mediabolt/staging/<0-7>/<blob key>     staged, see below
+//	  .mediabolt/staging/<0-7>/<uuid>.part    a stream whose key is not known yet
+//	  session-xyz/conv-123/a1b2c3-<uuid>.png        blob
+//	  session-xyz/conv-123/a1b2c3-<uuid>.png.meta   sidecar, see sidecar.go
+//
+// name.go says how IDs become directories and how files are named. No two
+// blobs ever share a path, not even one after the other, for the UUID in the
+// name is of the reference that brought the bytes.
+//
+// # Order of syncs
+//
+//	Stage, Claim   create and write <blob key>               nothing is durable
+//	Sync           sync the file, then its staging directory  bytes and name are durable
+//	               (the caller commits its row here)
+//	Publish        link the staged file to its final path     two names, the first durable
+//	Settle         sync the final directories, then unlink    final name is durable first
+//	               the staged names
+//
+// A rename in place of link and unlink would do where a rename between two
+// directories is one atomic change on disk. Linking needs no such assumption:
+// at every moment one durable name leads to the bytes. Where the filesystem
+// has no hard links, Publish renames.
+//
+// Sync serves all who wait at the same time as one group: with a syncfs(2) of
+// the whole filesystem for a large group on Linux, with a sync per file and
+// per staging directory otherwise.
+//
+// # Containment
+//
+// Every access goes through an os.Root of the base directory, which no ".."
+// and no symbolic link leads out of.
+package blobs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path"
+	"strconv"
+	"sync"
+
+	"github.com/mediabolt/mediabolt/internal/group"
+	"github.com/mediabolt/mediabolt/storage"
+)
+
+// ControlDir is the directory inside the base directory that holds no blobs.
+const ControlDir = ".mediabolt"
+
+const (
+	stagingDir = ControlDir + "/staging"
+	partSuffix = ".part"
+	metaSuffix = ".meta"
+)
+
+// shards is the number of staging directories. One alone cost 20 to 40 % at 64
+// writers, for the kernel locks a directory while a file is created in it.
+const shards = 8
+
+// maxSyncGroup bounds how many staged files one sync serves.
+const maxSyncGroup = 512
+
+// Config says where and how blobs are kept. Only Root is required.
+type Config struct {
+	// Root is the base directory. The tree keeps it open, and does not close
+	// it.
+	Root *os.Root
+	// NoSync leaves out every sync.
+	NoSync bool
+	// NoSyncFS never syncs the whole filesystem, which also flushes what
+	// other programs wrote to it. Costs a third of the rate at 64 writers.
+	NoSyncFS bool
+	// FileMode and DirMode of what is made. Zero: 0600 and 0700.
+	FileMode, DirMode fs.FileMode
+	// Logger gets what no caller waits for. Nil: nothing is logged.
+	Logger *slog.Logger
+}
+
+// Tree is a directory tree of blobs. It is safe for concurrent use, except
+// that calls for one key or one path need their caller's own order.
+type Tree struct {
+	root  *os.Root
+	cfg   Config
+	log   *slog.Logger
+	dirs  *dirs
+	syncs *group.Group[*syncItem]
+	disk  *filesystem // for syncfs; nil where that is not to be used
+
+	mu       sync.Mutex                   // guards the rest; never held during file access
+	staged   map[storage.BlobKey]*os.File // not published yet; nil once synced
+	spools   map[string]struct{}          // being written, or waiting to be claimed
+	linked   map[storage.BlobKey]string   // published to that path, the staged name still there
+	changed  map[string]struct{}          // directories with changes that are not durable
+	sidecars map[string]struct{}          // sidecars with lines that are not durable
+}
+
+// Open makes the staging directories and returns the tree. Errors:
+// ErrPermission, ErrDiskSpace, ErrIO.
+func Open(cfg Config) (*Tree, error) {
+	if cfg.FileMode == 0 {
+		cfg.FileMode = 0o600
+	}
+	if cfg.DirMode == 0 {
+		cfg.DirMode = 0o700
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	t := &Tree{
+		root: cfg.Root, cfg: cfg, log: cfg.Logger,
+		dirs:     &dirs{root: cfg.Root, mode: cfg.DirMode, pins: map[string]int{}},
+		staged:   map[storage.BlobKey]*os.File{},
+		spools:   map[string]struct{}{},
+		linked:   map[storage.BlobKey]string{},
+		changed:  map[string]struct{}{},
+		sidecars: map[string]struct{}{},
+	}
+	t.syncs = group.New(maxSyncGroup, t.syncGroup)
+	for i := range shards {
+		dir := stagingDir + "/" + strconv.Itoa(i)
+		if err := t.root.MkdirAll(dir, cfg.DirMode); err != nil {
+			return nil, t.wrap("make staging directory", dir, err)
+		}
+	}
+	if cfg.NoSync {
+		return t, nil
+	}
+	if err := t.syncDirs(stagingDir, ControlDir, "."); err != nil {
+		return nil, err
+	}
+	if !cfg.NoSyncFS {
+		disk, err := openFilesystem(t.root)
+		if err != nil {
+			return nil, t.wrap("open", ".", err)
+		}
+		t.disk = disk
+	}
+	return t, nil
+}
+
+// Used says whether the base directory has held a store with a tree: then an
+// index that is missing was lost.
+func Used(root *os.Root) (bool, error) {
+	_, err := root.Lstat(stagingDir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// Close closes what the tree holds open. Nothing may be under way, and nothing
+// may follow.
+func (t *Tree) Close() error {
+	var err error
+	for key, f := range t.staged {
+		delete(t.staged, key)
+		if f != nil {
+			err = errors.Join(err, f.Close())
+		}
+	}
+	if t.disk != nil {
+		err = errors.Join(err, t.disk.Close())
+	}
+	return err
+}
+
+// wrap says what was done to which path, and classifies.
+func (t *Tree) wrap(what, name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s %s in %s: %w", what, name, t.root.Name(), storage.Classify(err))
+}
+
+func shard(last byte) string { return stagingDir + "/" + strconv.Itoa(int(last)%shards) }
+
+// stagedPath is where a key is staged.
+func stagedPath(key storage.BlobKey) string { return shard(key[len(key)-1]) + "/" + key.String() }
+
+// checkPath refuses a path that no row of ours can have, before it reaches the
+// disk.
+func checkPath(p string) error {
+	if !fs.ValidPath(p) || p == "." || path.Clean(p) != p {
+		return fmt.Errorf("%w: path %q", storage.ErrCorrupted, p)
+	}
+	return nil
+}
+
+// hold records what is staged under a key; f is nil until it is open.
+func (t *Tree) hold(key storage.BlobKey, f *os.File) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.staged[key] = f
+	delete(t.linked, key)
+}
+
+// forget drops a staged name that is gone or is about to go.
+func (t *Tree) forget(key storage.BlobKey) (f *os.File) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f = t.staged[key]
+	delete(t.staged, key)
+	delete(t.linked, key)
+	return f
+}
+
+// keepSpool records that a spool is somebody's, or that it no longer is.
+func (t *Tree) keepSpool(name string, keep bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if keep {
+		t.spools[name] = struct{}{}
+	} else {
+		delete(t.spools, name)
+	}
+}
+
+func (t *Tree) note(dir string, sidecar string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.changed[dir] = struct{}{}
+	if sidecar != "" {
+		t.sidecars[sidecar] = struct{}{}
+	}
+}
+
+// heed returns ctx's error, if it has ended.
+func heed(ctx context.Context) error { return ctx.Err() }

@@ -1,0 +1,92 @@
+package blobs
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"iter"
+	"path"
+	"strings"
+
+	"github.com/mediabolt/mediabolt/storage"
+)
+
+// Staged lists what is in staging, and which of it this process knows: the rest
+// is what a crash left. Errors: ErrPermission, ErrIO, or ctx's.
+func (t *Tree) Staged(ctx context.Context) ([]storage.StagedFile, error) {
+	var list []storage.StagedFile
+	for i := range shards {
+		if err := heed(ctx); err != nil {
+			return nil, err
+		}
+		dir := shard(byte(i))
+		entries, err := fs.ReadDir(t.root.FS(), dir)
+		if err != nil {
+			return nil, t.wrap("list", dir, err)
+		}
+		for _, e := range entries {
+			info, err := e.Info()
+			if errors.Is(err, fs.ErrNotExist) {
+				continue
+			} else if err != nil {
+				return nil, t.wrap("look at", dir+"/"+e.Name(), err)
+			}
+			file := storage.StagedFile{Path: dir + "/" + e.Name(), Size: info.Size(), Spool: strings.HasSuffix(e.Name(), partSuffix)}
+			if key, err := storage.ParseBlobKey(e.Name()); err == nil && stagedPath(key) == file.Path {
+				file.Key = key
+			}
+			file.InUse = t.inUse(&file)
+			list = append(list, file)
+		}
+	}
+	return list, nil
+}
+
+func (t *Tree) inUse(file *storage.StagedFile) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	_, staged := t.staged[file.Key]
+	_, linked := t.linked[file.Key]
+	_, spool := t.spools[file.Path]
+	return staged || linked || spool
+}
+
+// Files walks the tree, without the control directory, in lexical order. A
+// file that vanishes meanwhile is left out. Errors end the walk: ErrPermission,
+// ErrIO, or ctx's.
+func (t *Tree) Files(ctx context.Context) iter.Seq2[storage.TreeFile, error] {
+	return func(yield func(storage.TreeFile, error) bool) {
+		stop := errors.New("stop")
+		err := fs.WalkDir(t.root.FS(), ".", func(name string, e fs.DirEntry, err error) error {
+			switch {
+			case heed(ctx) != nil:
+				return heed(ctx)
+			case errors.Is(err, fs.ErrNotExist) && name != ".":
+				return nil
+			case err != nil:
+				return t.wrap("walk", name, err)
+			case name == ControlDir:
+				return fs.SkipDir
+			case e.IsDir():
+				return nil
+			}
+			if !yield(treeFile(name), nil) {
+				return stop
+			}
+			return nil
+		})
+		if err != nil && !errors.Is(err, stop) {
+			yield(storage.TreeFile{}, err)
+		}
+	}
+}
+
+func treeFile(name string) storage.TreeFile {
+	f := storage.TreeFile{Path: name}
+	id, sidecar, ours := parseFileName(path.Base(name))
+	if ours {
+		f.ID, f.Ours, f.Sidecar = id, true, sidecar
+		f.Blob = strings.TrimSuffix(name, metaSuffix)
+	}
+	return f
+}

@@ -1,0 +1,70 @@
+package boltindex
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/mediabolt/mediabolt/storage"
+)
+
+// Add adds a reference, durably, and returns the blob's row as it stands then.
+// A blob that the index has gains one in its refcount and keeps its row; a new
+// one is inserted if add.Staged, and is ErrNotFound if not. An error means
+// that nothing changed; the context is heeded until the transaction starts.
+// Other errors: ErrDiskSpace, ErrIO, ErrCorrupted, or ctx's.
+func (x *Index) Add(ctx context.Context, add *storage.Addition) (storage.BlobRow, error) {
+	var blob storage.BlobRow
+	err := x.commit(ctx, false, func(t *txn) (err error) {
+		blob, err = t.add(add)
+		return err
+	})
+	return blob, err
+}
+
+func (t *txn) add(add *storage.Addition) (storage.BlobRow, error) {
+	ref := &add.Ref
+	row, err := encodeRef(ref)
+	if err != nil {
+		return storage.BlobRow{}, fmt.Errorf("reference %s: %w", ref.UUID, err)
+	}
+	blob, err := t.lookup(ref.Blob)
+	switch {
+	case err != nil:
+		return blob, err
+	case blob.Key == "" && !add.Staged:
+		return blob, fmt.Errorf("%w: blob %s", storage.ErrNotFound, ref.Blob)
+	case blob.Key == "":
+		blob = add.Blob
+		blob.Refs = 0
+		t.delta.Blobs++
+		t.delta.PhysicalBytes += blob.Size
+	}
+	blob.Refs++
+	t.delta.Refs++
+	t.delta.LogicalBytes += blob.Size
+	if err := t.putBlob(&blob); err != nil {
+		return blob, err
+	}
+	if err := t.put(bucketRefs, ref.UUID[:], row); err != nil {
+		return blob, err
+	}
+	for _, m := range memberships(&ref.Metadata) {
+		if m.id == "" {
+			continue
+		}
+		if err := t.put(m.bucket, memberKey(m.id, ref.UUID), nil); err != nil {
+			return blob, err
+		}
+	}
+	line := storage.Mirror{UUID: ref.UUID, Blob: ref.Blob}
+	return blob, t.put(bucketMirrors, mirrorKey(&line), []byte(line.Blob))
+}
+
+// lookup is a blob's row, of an empty key where there is none.
+func (t *txn) lookup(key storage.BlobKey) (storage.BlobRow, error) {
+	row := t.bucket(bucketBlobs).Get([]byte(key))
+	if row == nil {
+		return storage.BlobRow{}, nil
+	}
+	return decodeBlob(key, row)
+}

@@ -1,0 +1,199 @@
+package boltindex
+
+import (
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/fxamacker/cbor/v2"
+
+	"github.com/mediabolt/mediabolt/storage"
+)
+
+// rowVersion leads every row.
+const rowVersion = 1
+
+// blobRecord is a blob row. The digest is left out where the key holds it.
+type blobRecord struct {
+	Path         string                   `cbor:"1,keyasint"`
+	Organization storage.OrganizationMode `cbor:"2,keyasint"`
+	Size         int64                    `cbor:"3,keyasint"`
+	CRC          uint32                   `cbor:"4,keyasint"`
+	Digest       []byte                   `cbor:"5,keyasint,omitempty"`
+	MimeType     string                   `cbor:"6,keyasint,omitempty"`
+	Refs         int64                    `cbor:"7,keyasint"`
+	Created      int64                    `cbor:"8,keyasint"`
+	Accessed     int64                    `cbor:"9,keyasint,omitempty"`
+}
+
+// refRecord is a reference row.
+type refRecord struct {
+	Blob         []byte            `cbor:"1,keyasint"`
+	Session      string            `cbor:"2,keyasint,omitempty"`
+	Conversation string            `cbor:"3,keyasint,omitempty"`
+	Run          string            `cbor:"4,keyasint,omitempty"`
+	User         string            `cbor:"5,keyasint,omitempty"`
+	Message      int64             `cbor:"6,keyasint,omitempty"`
+	Content      int64             `cbor:"7,keyasint,omitempty"`
+	Type         string            `cbor:"8,keyasint,omitempty"`
+	MimeType     string            `cbor:"9,keyasint,omitempty"`
+	Labels       map[string]string `cbor:"10,keyasint,omitempty"`
+	Created      int64             `cbor:"11,keyasint"`
+}
+
+// countersRecord is the counters row.
+type countersRecord struct {
+	Refs          int64 `cbor:"1,keyasint"`
+	Blobs         int64 `cbor:"2,keyasint"`
+	LogicalBytes  int64 `cbor:"3,keyasint"`
+	PhysicalBytes int64 `cbor:"4,keyasint"`
+}
+
+var (
+	encoding = must(cbor.CoreDetEncOptions().EncMode())
+	decoding = must(cbor.DecOptions{DupMapKey: cbor.DupMapKeyEnforcedAPF}.DecMode())
+)
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+// encode is the row of record: the version byte and its CBOR.
+func encode(record any) ([]byte, error) {
+	body, err := encoding.Marshal(record)
+	if err != nil {
+		return nil, err
+	}
+	return append([]byte{rowVersion}, body...), nil
+}
+
+// decode reads a row into record. A row of another version is ErrVersion, any
+// other mismatch ErrCorrupted.
+func decode(row []byte, record any) error {
+	if len(row) == 0 {
+		return fmt.Errorf("%w: empty row", storage.ErrCorrupted)
+	}
+	if row[0] != rowVersion {
+		return fmt.Errorf("%w: row version %d, this program knows %d", storage.ErrVersion, row[0], rowVersion)
+	}
+	if err := decoding.Unmarshal(row[1:], record); err != nil {
+		return fmt.Errorf("%w: row: %w", storage.ErrCorrupted, err)
+	}
+	return nil
+}
+
+func encodeBlob(b *storage.BlobRow) ([]byte, error) {
+	r := blobRecord{
+		Path: b.Path, Organization: b.Organization, Size: b.Size, CRC: b.CRC, MimeType: b.MimeType,
+		Refs: b.Refs, Created: toMicro(b.CreatedAt), Accessed: toMicro(b.AccessedAt),
+	}
+	if _, inKey := b.Key.Digest(); !inKey && !b.Digest.IsZero() {
+		r.Digest = b.Digest[:]
+	}
+	return encode(&r)
+}
+
+func decodeBlob(key storage.BlobKey, row []byte) (storage.BlobRow, error) {
+	var r blobRecord
+	if err := decode(row, &r); err != nil {
+		return storage.BlobRow{}, fmt.Errorf("blob %s: %w", key, err)
+	}
+	b := storage.BlobRow{
+		Key: key, Path: r.Path, Organization: r.Organization, Size: r.Size, CRC: r.CRC, MimeType: r.MimeType,
+		Refs: r.Refs, CreatedAt: fromMicro(r.Created), AccessedAt: fromMicro(r.Accessed),
+	}
+	if d, inKey := key.Digest(); inKey {
+		b.Digest = d
+	} else if len(r.Digest) == len(b.Digest) {
+		copy(b.Digest[:], r.Digest)
+	}
+	if !key.Valid() || b.Path == "" || b.Size < 0 {
+		return storage.BlobRow{}, fmt.Errorf("%w: blob %s: row of path %q, size %d", storage.ErrCorrupted, key, b.Path, b.Size)
+	}
+	return b, nil
+}
+
+func encodeRef(ref *storage.RefRow) ([]byte, error) {
+	m := &ref.Metadata
+	return encode(&refRecord{
+		Blob: []byte(ref.Blob), Session: m.SessionID, Conversation: m.ConversationID, Run: m.RunID, User: m.UserID,
+		Message: int64(m.MessageIndex), Content: int64(m.ContentIndex), Type: ref.Type, MimeType: ref.MimeType,
+		Labels: m.Labels, Created: toMicro(m.CreatedAt),
+	})
+}
+
+func decodeRef(id storage.UUID, row []byte) (storage.RefRow, error) {
+	var r refRecord
+	if err := decode(row, &r); err != nil {
+		return storage.RefRow{}, fmt.Errorf("reference %s: %w", id, err)
+	}
+	ref := storage.RefRow{
+		UUID: id, Blob: storage.BlobKey(r.Blob), Type: r.Type, MimeType: r.MimeType,
+		Metadata: storage.MediaMetadata{
+			ConversationID: r.Conversation, SessionID: r.Session, RunID: r.Run, UserID: r.User,
+			MessageIndex: int(r.Message), ContentIndex: int(r.Content), CreatedAt: fromMicro(r.Created), Labels: r.Labels,
+		},
+	}
+	if !ref.Blob.Valid() {
+		return storage.RefRow{}, fmt.Errorf("%w: reference %s: row of blob %q", storage.ErrCorrupted, id, r.Blob)
+	}
+	return ref, nil
+}
+
+// noTime stands for the zero time, which has no use as a time of its own.
+const noTime = math.MinInt64
+
+func toMicro(t time.Time) int64 {
+	if t.IsZero() {
+		return noTime
+	}
+	return t.UnixMicro()
+}
+
+func fromMicro(us int64) time.Time {
+	if us == noTime {
+		return time.Time{}
+	}
+	return time.UnixMicro(us).UTC()
+}
+
+// mirrorKey is the key of a line that a sidecar is owed.
+func mirrorKey(m *storage.Mirror) []byte {
+	kind := byte('+')
+	if m.Deleted {
+		kind = '-'
+	}
+	return append(m.UUID[:len(m.UUID):len(m.UUID)], kind)
+}
+
+func decodeMirror(key, value []byte) (storage.Mirror, error) {
+	m := storage.Mirror{Blob: storage.BlobKey(value)}
+	if len(key) != len(m.UUID)+1 || key[16] != '+' && key[16] != '-' || !m.Blob.Valid() {
+		return m, fmt.Errorf("%w: mirror row %x of blob %q", storage.ErrCorrupted, key, value)
+	}
+	copy(m.UUID[:], key)
+	m.Deleted = key[16] == '-'
+	return m, nil
+}
+
+// memberKey is the key of reference id in the list of one ID.
+func memberKey(id string, ref storage.UUID) []byte {
+	key := make([]byte, 0, len(id)+1+len(ref))
+	return append(append(append(key, id...), 0), ref[:]...)
+}
+
+// memberships are the lists that a reference is in: bucket and ID.
+func memberships(m *storage.MediaMetadata) [4]membership {
+	return [...]membership{
+		{bucketBySession, m.SessionID}, {bucketByConversation, m.ConversationID},
+		{bucketByRun, m.RunID}, {bucketByUser, m.UserID},
+	}
+}
+
+type membership struct {
+	bucket []byte
+	id     string
+}

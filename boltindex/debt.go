@@ -1,0 +1,67 @@
+package boltindex
+
+import (
+	"context"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/mediabolt/mediabolt/storage"
+)
+
+// maxDebtPage bounds the rows that one operation of Settle drops, so that a
+// checkpoint never makes the stores of its group wait for long: about 5 ms.
+const maxDebtPage = 1024
+
+// Debt is everything that committed transactions owe to the directory tree.
+// It grows with what has happened since the last checkpoint only.
+func (x *Index) Debt(ctx context.Context) (storage.Debt, error) {
+	var debt storage.Debt
+	if err := ctx.Err(); err != nil {
+		return debt, err
+	}
+	err := x.view(func(tx *bolt.Tx) error {
+		err := tx.Bucket(bucketMirrors).ForEach(func(k, v []byte) error {
+			m, err := decodeMirror(k, v)
+			debt.Mirrors = append(debt.Mirrors, m)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		return tx.Bucket(bucketUnlinks).ForEach(func(k, _ []byte) error {
+			debt.Unlinks = append(debt.Unlinks, storage.Unlink{Path: string(k)})
+			return nil
+		})
+	})
+	return debt, x.wrap(err)
+}
+
+// Settle drops what has been paid, and is durable, from the debt. Rows that are
+// not there are no error. Errors: ErrDiskSpace, ErrIO, or ctx's.
+func (x *Index) Settle(ctx context.Context, paid storage.Debt) error {
+	x.refillReserve()
+	for len(paid.Mirrors) > 0 || len(paid.Unlinks) > 0 {
+		m := min(len(paid.Mirrors), maxDebtPage)
+		u := min(len(paid.Unlinks), maxDebtPage)
+		page := storage.Debt{Mirrors: paid.Mirrors[:m], Unlinks: paid.Unlinks[:u]}
+		if err := x.commit(ctx, true, func(t *txn) error { return t.settle(&page) }); err != nil {
+			return err
+		}
+		paid.Mirrors, paid.Unlinks = paid.Mirrors[m:], paid.Unlinks[u:]
+	}
+	return nil
+}
+
+func (t *txn) settle(paid *storage.Debt) error {
+	for i := range paid.Mirrors {
+		if err := t.delete(bucketMirrors, mirrorKey(&paid.Mirrors[i])); err != nil {
+			return err
+		}
+	}
+	for _, u := range paid.Unlinks {
+		if err := t.delete(bucketUnlinks, []byte(u.Path)); err != nil {
+			return err
+		}
+	}
+	return nil
+}

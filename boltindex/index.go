@@ -1,0 +1,286 @@
+package boltindex
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"math"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	bolt "go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
+
+	"github.com/mediabolt/mediabolt/internal/group"
+	"github.com/mediabolt/mediabolt/storage"
+)
+
+// Config says where and how an index is kept. Only Root is required.
+type Config struct {
+	// Root is the directory of the index. The index keeps it open, and does
+	// not close it.
+	Root *os.Root
+	// Create allows a new index to be made where there is none.
+	Create bool
+	// Organization is recorded as the mode of this opening.
+	Organization storage.OrganizationMode
+	// NoSync leaves out every sync: the index then survives a killed process
+	// but not a power cut.
+	NoSync bool
+	// LockTimeout is how long Open waits for another process to let go. Zero:
+	// one attempt.
+	LockTimeout time.Duration
+	// FileMode of new files. Zero: 0600.
+	FileMode fs.FileMode
+	// Logger gets what no caller waits for. Nil: nothing is logged.
+	Logger *slog.Logger
+}
+
+// maxGroup bounds the operations of one transaction, and so the memory of its
+// dirty pages: an operation dirties about ten pages of 4 KiB at worst.
+const maxGroup = 512
+
+// lockRetry is the pause between two attempts to take the lock.
+const lockRetry = 10 * time.Millisecond
+
+// Index is an open index. It is safe for concurrent use.
+type Index struct {
+	db      *bolt.DB
+	root    *os.Root
+	path    string // for messages
+	mode    fs.FileMode
+	log     *slog.Logger
+	storeID uuid.UUID
+	commits *group.Group[*op]
+
+	mu      sync.Mutex // guards the rest; taken inside a transaction, never the other way round
+	touched map[storage.BlobKey]time.Time
+	broken  error // why no further change is accepted
+}
+
+// Open opens the index in cfg.Root, or makes one when cfg.Create allows it.
+// Errors: ErrNoStore, ErrLocked, ErrVersion, ErrCorrupted, ErrPermission,
+// ErrDiskSpace, ErrIO, or ctx's.
+func Open(ctx context.Context, cfg Config) (*Index, error) {
+	x := &Index{
+		root: cfg.Root, path: filepath.Join(cfg.Root.Name(), fileName), mode: cfg.FileMode, log: cfg.Logger,
+		touched: map[storage.BlobKey]time.Time{},
+	}
+	if x.mode == 0 {
+		x.mode = 0o600
+	}
+	if x.log == nil {
+		x.log = slog.New(slog.DiscardHandler)
+	}
+	x.commits = group.New(maxGroup, x.apply)
+	if err := x.open(ctx, &cfg); err != nil {
+		return nil, fmt.Errorf("open index %s: %w", x.path, storage.Classify(err))
+	}
+	return x, nil
+}
+
+func (x *Index) open(ctx context.Context, cfg *Config) error {
+	if _, err := x.root.Lstat(fileName); errors.Is(err, fs.ErrNotExist) {
+		if !cfg.Create {
+			return storage.ErrNoStore
+		}
+		if err := x.create(); err != nil {
+			return fmt.Errorf("create: %w", err)
+		}
+	} else if err != nil {
+		return err
+	}
+	if err := x.lock(ctx, cfg); err != nil {
+		return err
+	}
+	if err := x.begin(cfg.Organization); err != nil {
+		return errors.Join(err, x.db.Close())
+	}
+	x.removeTemporary()
+	x.refillReserve()
+	return nil
+}
+
+// lock opens the file, waiting for its lock until the timeout or ctx ends.
+func (x *Index) lock(ctx context.Context, cfg *Config) error {
+	deadline := time.Now().Add(cfg.LockTimeout)
+	for {
+		db, err := x.openBolt(fileName, cfg.NoSync)
+		if err == nil {
+			x.db = db
+			return x.checkLength()
+		}
+		if !errors.Is(err, berrors.ErrTimeout) {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%w: another process has it open (waited %s)", storage.ErrLocked, cfg.LockTimeout)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(lockRetry):
+		}
+	}
+}
+
+// openBolt opens one bbolt file of the directory, with a single attempt at its
+// lock. Whatever bbolt says of a file that is not whole becomes ErrCorrupted.
+func (x *Index) openBolt(name string, noSync bool) (db *bolt.DB, err error) {
+	defer guard(&err)
+	db, err = bolt.Open(name, x.mode, &bolt.Options{
+		Timeout:         1, // less than bbolt's own pause: one attempt
+		FreelistType:    bolt.FreelistMapType,
+		InitialMmapSize: initialMmapSize(),
+		NoSync:          noSync,
+		NoStatistics:    true,
+		OpenFile: func(name string, flag int, mode fs.FileMode) (*os.File, error) {
+			return x.root.OpenFile(name, flag, mode)
+		},
+	})
+	switch {
+	case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrChecksum), errors.Is(err, berrors.ErrVersionMismatch):
+		return nil, fmt.Errorf("%w: %w: restore %s from a backup", storage.ErrCorrupted, err, x.path)
+	}
+	return db, err
+}
+
+// initialMmapSize is how far the map reaches before it must be made anew,
+// which has to wait for every reader. Windows makes the file as long as its
+// map, and a 32-bit address space is small.
+func initialMmapSize() int {
+	if runtime.GOOS == "windows" || math.MaxInt == math.MaxInt32 {
+		return 0
+	}
+	return 1 << 30
+}
+
+// checkLength refuses a file that is shorter than its meta page says: reading
+// the missing pages through the map would kill the process.
+func (x *Index) checkLength() error {
+	var want int64
+	if err := x.view(func(tx *bolt.Tx) error { want = tx.Size(); return nil }); err != nil {
+		return errors.Join(err, x.db.Close())
+	}
+	info, err := x.root.Stat(fileName)
+	if err == nil && info.Size() < want {
+		err = fmt.Errorf("%w: index file of %d bytes, its meta page says %d: restore %s from a backup",
+			storage.ErrCorrupted, info.Size(), want, x.path)
+	}
+	if err != nil {
+		return errors.Join(err, x.db.Close())
+	}
+	return nil
+}
+
+// create makes an empty index under a temporary name and links it into place.
+// When another process was faster, its index stands.
+func (x *Index) create() error {
+	temp := fileName + "." + uuid.NewString() + ".tmp"
+	defer func() { _ = x.root.Remove(temp) }() // is gone after a rename
+	db, err := x.openBolt(temp, false)
+	if err != nil {
+		return err
+	}
+	err = db.Update(func(tx *bolt.Tx) error {
+		for _, name := range allBuckets {
+			if _, err := tx.CreateBucket(name); err != nil {
+				return err
+			}
+		}
+		store, err := uuid.NewRandom()
+		if err != nil {
+			return err
+		}
+		meta := tx.Bucket(bucketMeta)
+		if err := meta.Put(keyStore, store[:]); err != nil {
+			return err
+		}
+		return meta.Put(keyFormat, binary.BigEndian.AppendUint32(nil, formatVersion))
+	})
+	if err := errors.Join(err, db.Close()); err != nil {
+		return err
+	}
+	err = x.root.Link(temp, fileName)
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		// A filesystem without hard links.
+		err = x.root.Rename(temp, fileName)
+	}
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return x.syncDir()
+}
+
+func (x *Index) syncDir() error {
+	if runtime.GOOS == "windows" {
+		return nil // has no sync of directories
+	}
+	dir, err := x.root.Open(".")
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// removeTemporary removes what a crash in create left. The caller has the
+// lock, so an index with the final name exists and nobody needs them.
+func (x *Index) removeTemporary() {
+	names, err := fs.Glob(x.root.FS(), tempPattern)
+	for _, name := range names {
+		err = errors.Join(err, x.root.Remove(name))
+	}
+	if err != nil {
+		x.log.Warn("temporary index files stay", "index", x.path, "error", err)
+	}
+}
+
+// StoreID identifies the store, and stays with it for life.
+func (x *Index) StoreID() uuid.UUID { return x.storeID }
+
+// Close writes down what reads have touched and closes the file. Nothing may
+// be under way, and nothing may follow.
+func (x *Index) Close() error {
+	var err error
+	x.mu.Lock()
+	flush := len(x.touched) > 0 && x.broken == nil
+	x.mu.Unlock()
+	if flush {
+		err = x.update(func(*txn) error { return nil })
+	}
+	if err := errors.Join(err, x.db.Close()); err != nil {
+		return fmt.Errorf("close index %s: %w", x.path, storage.Classify(err))
+	}
+	return nil
+}
+
+// view runs fn in a read transaction. fn does no file I/O and calls nothing
+// of the caller's.
+func (x *Index) view(fn func(*bolt.Tx) error) (err error) {
+	defer guard(&err)
+	defer faultsPanic()()
+	return x.db.View(fn)
+}
+
+// guard turns a panic, or a fault of the memory map, into ErrCorrupted: bbolt
+// trusts the pages it reads.
+func guard(err *error) {
+	if p := recover(); p != nil {
+		*err = fmt.Errorf("%w: index: %v", storage.ErrCorrupted, p)
+	}
+}
+
+// faultsPanic makes faults of the memory map panics for this goroutine until
+// the returned function runs.
+func faultsPanic() (restore func()) {
+	before := debug.SetPanicOnFault(true)
+	return func() { debug.SetPanicOnFault(before) }
+}

@@ -1,0 +1,191 @@
+package boltindex
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/mediabolt/mediabolt/storage"
+)
+
+// wrap adds the identity of the index to an error of a read.
+func (x *Index) wrap(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("index %s: %w", x.path, err)
+}
+
+// Blob is the row of a blob, or ErrNotFound. Other errors: ErrCorrupted, or
+// ctx's.
+func (x *Index) Blob(ctx context.Context, key storage.BlobKey) (storage.BlobRow, error) {
+	if err := ctx.Err(); err != nil {
+		return storage.BlobRow{}, err
+	}
+	var blob storage.BlobRow
+	err := x.view(func(tx *bolt.Tx) (err error) {
+		blob, err = (&txn{tx: tx}).lookup(key)
+		return err
+	})
+	if err == nil && blob.Key == "" {
+		return blob, fmt.Errorf("%w: blob %s", storage.ErrNotFound, key)
+	}
+	return blob, x.wrap(err)
+}
+
+// Ref is a reference and its blob. An ID that no live reference has is
+// ErrNotFound. Other errors: ErrCorrupted, or ctx's.
+func (x *Index) Ref(ctx context.Context, id storage.ID) (storage.RefRow, storage.BlobRow, error) {
+	if err := ctx.Err(); err != nil {
+		return storage.RefRow{}, storage.BlobRow{}, err
+	}
+	ref, blob, found, err := x.ref(id)
+	if err == nil && !found {
+		err = storage.ErrNotFound
+	}
+	return ref, blob, err
+}
+
+func (x *Index) ref(id storage.ID) (ref storage.RefRow, blob storage.BlobRow, found bool, err error) {
+	err = x.view(func(tx *bolt.Tx) (err error) {
+		ref, blob, found, err = readRef(tx, id)
+		return err
+	})
+	return ref, blob, found, x.wrap(err)
+}
+
+func readRef(tx *bolt.Tx, id storage.ID) (ref storage.RefRow, blob storage.BlobRow, found bool, err error) {
+	row := tx.Bucket(bucketRefs).Get(id.UUID[:])
+	if row == nil {
+		return ref, blob, false, nil
+	}
+	ref, blob, err = readPair(tx, id.UUID, row)
+	if err != nil {
+		return ref, blob, false, err
+	}
+	return ref, blob, id.String()[:6] == blob.NameHash(), nil
+}
+
+// readPair decodes a reference's row and the blob that it names.
+func readPair(tx *bolt.Tx, id storage.UUID, row []byte) (storage.RefRow, storage.BlobRow, error) {
+	ref, err := decodeRef(id, row)
+	if err != nil {
+		return ref, storage.BlobRow{}, err
+	}
+	blobRow := tx.Bucket(bucketBlobs).Get([]byte(ref.Blob))
+	if blobRow == nil {
+		return ref, storage.BlobRow{}, fmt.Errorf("%w: reference %s names blob %s, which has no row", storage.ErrCorrupted, id, ref.Blob)
+	}
+	blob, err := decodeBlob(ref.Blob, blobRow)
+	return ref, blob, err
+}
+
+// Counters are the totals as the index keeps them.
+func (x *Index) Counters(ctx context.Context) (storage.Counters, error) {
+	if err := ctx.Err(); err != nil {
+		return storage.Counters{}, err
+	}
+	var c storage.Counters
+	err := x.view(func(tx *bolt.Tx) (err error) {
+		c, err = readCounters(tx)
+		return err
+	})
+	return c, x.wrap(err)
+}
+
+// Size is how many bytes of the file the index has in use.
+func (x *Index) Size(ctx context.Context) (int64, error) {
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	var size int64
+	err := x.view(func(tx *bolt.Tx) error { size = tx.Size(); return nil })
+	return size, x.wrap(err)
+}
+
+// maxScan bounds the rows that one page looks at, so that a filter which lets
+// little through does not hold a transaction for long: about 5 ms.
+const maxScan = 4096
+
+// Refs is a page of up to limit references that filter lets through, with
+// their blobs, in order of their UUIDs (so of their time), those after the
+// UUID after. next is where the following page begins; more is false when
+// there is none. A page may be empty and yet have more after it.
+func (x *Index) Refs(ctx context.Context, filter storage.RefFilter, after storage.UUID, limit int) (page []storage.RefPair, next storage.UUID, more bool, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, after, false, err
+	}
+	next = after
+	err = x.view(func(tx *bolt.Tx) error {
+		list, prefix := narrowest(&filter)
+		c := tx.Bucket(list).Cursor()
+		from := append(prefix, after[:]...)
+		scanned := 0
+		for k, v := c.Seek(from); k != nil && bytes.HasPrefix(k, prefix); k, v = c.Next() {
+			if len(k) != len(from) || bytes.Equal(k, from) {
+				continue // of a longer ID that begins with this one, or already seen
+			}
+			if len(page) == limit || scanned == maxScan {
+				more = true
+				return nil
+			}
+			scanned++
+			copy(next[:], k[len(prefix):])
+			if len(prefix) > 0 {
+				if v = tx.Bucket(bucketRefs).Get(next[:]); v == nil {
+					return fmt.Errorf("%w: reference %s is listed and has no row", storage.ErrCorrupted, next)
+				}
+			}
+			ref, blob, err := readPair(tx, next, v)
+			if err != nil {
+				return err
+			}
+			if filter.Matches(&ref.Metadata) {
+				page = append(page, storage.RefPair{Ref: ref, Blob: blob})
+			}
+		}
+		return nil
+	})
+	return page, next, more, x.wrap(err)
+}
+
+// narrowest picks a list that holds every reference that filter lets through,
+// and what comes before the UUID in its keys.
+func narrowest(f *storage.RefFilter) (bucket, prefix []byte) {
+	for _, m := range memberships(&storage.MediaMetadata{
+		ConversationID: f.ConversationID, SessionID: f.SessionID, RunID: f.RunID, UserID: f.UserID,
+	}) {
+		if m.id != "" {
+			return m.bucket, append([]byte(m.id), 0)
+		}
+	}
+	return bucketRefs, nil
+}
+
+// Blobs is a page of up to limit blob rows in order of their keys, those after
+// the key after; fewer mean that there are no more.
+func (x *Index) Blobs(ctx context.Context, after storage.BlobKey, limit int) ([]storage.BlobRow, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	var page []storage.BlobRow
+	err := x.view(func(tx *bolt.Tx) error {
+		page = nil
+		c := tx.Bucket(bucketBlobs).Cursor()
+		k, v := c.Seek([]byte(after))
+		if k != nil && string(k) == string(after) {
+			k, v = c.Next()
+		}
+		for ; k != nil && len(page) < limit; k, v = c.Next() {
+			b, err := decodeBlob(storage.BlobKey(k), v)
+			if err != nil {
+				return err
+			}
+			page = append(page, b)
+		}
+		return nil
+	})
+	return page, x.wrap(err)
+}

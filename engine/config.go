@@ -1,0 +1,110 @@
+package engine
+
+import (
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"path/filepath"
+	"time"
+
+	"github.com/mediabolt/mediabolt/storage"
+)
+
+// SyncMode says what a store does so that its writes outlive a power cut.
+type SyncMode string
+
+const (
+	// SyncFull makes every Store and Delete durable before it returns.
+	SyncFull SyncMode = "full"
+	// SyncNone never syncs. A killed process loses nothing, a power cut may
+	// lose or damage anything: for tests and scratch stores.
+	SyncNone SyncMode = "none"
+)
+
+// DefaultLockTimeout is how long opening waits for another process.
+const DefaultLockTimeout = time.Second
+
+// FileStoreConfig configures a store. Only BaseDir is required.
+type FileStoreConfig struct {
+	// BaseDir is the directory of the store, absolute or relative to the
+	// working directory. It is made where it is missing.
+	BaseDir string
+	// Organization of the directories of new blobs. Default: by-session. A
+	// store may be opened with another mode than before; blobs that are there
+	// stay where they are.
+	Organization storage.OrganizationMode
+	// EnableDeduplication keeps equal bytes once, however many references
+	// name them. Default: off, every Store writes a file of its own.
+	EnableDeduplication bool
+	// MaxFileSize bounds one blob, in bytes. Default: 0, no bound.
+	MaxFileSize int64
+	// Sync is the durability. Default: SyncFull.
+	Sync SyncMode
+	// NoSyncFS never uses syncfs(2), which on Linux serves many writers with
+	// one flush but also flushes what other programs wrote to the same
+	// filesystem. Costs throughput with many writers.
+	NoSyncFS bool
+	// LockTimeout is how long opening waits for another process that has the
+	// store. Default: DefaultLockTimeout. Negative: one attempt.
+	LockTimeout time.Duration
+	// NoCreate refuses to make a store where there is none, with ErrNoStore.
+	NoCreate bool
+	// FileMode and DirMode are the permissions of what is made, before the
+	// umask. Default: 0600 and 0700.
+	FileMode, DirMode fs.FileMode
+	// Logger gets what no caller waits for: background failures and repairs.
+	// Default: nothing is logged.
+	Logger *slog.Logger
+
+	faults faultPoints
+}
+
+// withDefaults fills in the defaults and answers ErrInvalidConfig, naming the
+// field, for what cannot be used.
+func (c FileStoreConfig) withDefaults() (FileStoreConfig, error) {
+	if c.BaseDir == "" {
+		return c, fmt.Errorf("%w: BaseDir is empty", storage.ErrInvalidConfig)
+	}
+	abs, err := filepath.Abs(c.BaseDir)
+	if err != nil {
+		return c, fmt.Errorf("%w: BaseDir %q: %w", storage.ErrInvalidConfig, c.BaseDir, err)
+	}
+	c.BaseDir = abs
+	if c.Organization == "" {
+		c.Organization = storage.OrganizationBySession
+	}
+	if err := c.Organization.Validate(); err != nil {
+		return c, err
+	}
+	if c.MaxFileSize < 0 {
+		return c, fmt.Errorf("%w: MaxFileSize %d is negative", storage.ErrInvalidConfig, c.MaxFileSize)
+	}
+	if c.Sync == "" {
+		c.Sync = SyncFull
+	}
+	if c.Sync != SyncFull && c.Sync != SyncNone {
+		return c, fmt.Errorf("%w: Sync %q: want %q or %q", storage.ErrInvalidConfig, c.Sync, SyncFull, SyncNone)
+	}
+	switch {
+	case c.LockTimeout == 0:
+		c.LockTimeout = DefaultLockTimeout
+	case c.LockTimeout < 0:
+		c.LockTimeout = 0
+	}
+	if c.FileMode == 0 {
+		c.FileMode = 0o600
+	}
+	if c.DirMode == 0 {
+		c.DirMode = 0o700
+	}
+	if c.FileMode&0o600 != 0o600 || c.FileMode&^0o777 != 0 {
+		return c, fmt.Errorf("%w: FileMode %#o: the owner must be able to read and write, and only permission bits may be set", storage.ErrInvalidConfig, c.FileMode)
+	}
+	if c.DirMode&0o700 != 0o700 || c.DirMode&^0o777 != 0 {
+		return c, fmt.Errorf("%w: DirMode %#o: the owner must be able to read, write and enter, and only permission bits may be set", storage.ErrInvalidConfig, c.DirMode)
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c, nil
+}

@@ -1,0 +1,98 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/mediabolt/mediabolt/storage"
+)
+
+// Delete ends a reference, and removes the blob's file with the last one. Once
+// the end is durable Delete is a success; a file that cannot be removed then is
+// logged and tried again at every checkpoint and opening. See
+// storage.MediaStorageService.
+func (f *FileStore) Delete(ctx context.Context, ref *storage.StorageReference) error {
+	s, leave, err := f.enter(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	id, err := parseRef(ref)
+	if err == nil {
+		err = s.delete(ctx, id)
+	}
+	if err != nil {
+		return fmt.Errorf("delete from %s: %w", s.cfg.BaseDir, storage.Classify(err))
+	}
+	return nil
+}
+
+// parseRef takes the one thing from a reference that is trusted.
+func parseRef(ref *storage.StorageReference) (storage.ID, error) {
+	if ref == nil {
+		return storage.ID{}, fmt.Errorf("%w: no reference", storage.ErrInvalidRef)
+	}
+	if ref.Backend != "" && ref.Backend != Backend {
+		return storage.ID{}, fmt.Errorf("%w: backend %q: this store is %q", storage.ErrInvalidRef, ref.Backend, Backend)
+	}
+	return storage.ParseID(ref.ID)
+}
+
+func (s *store) delete(ctx context.Context, id storage.ID) error {
+	removal, err := s.index.Remove(ctx, id)
+	if err != nil {
+		return fmt.Errorf("reference %s: %w", id, err)
+	}
+	if !removal.Found {
+		return nil
+	}
+	if err := s.faults.reach(ctx, faultRemoved); err != nil {
+		return err
+	}
+	s.payRemoval(context.WithoutCancel(ctx), id.UUID, &removal)
+	return nil
+}
+
+// payRemoval does to the tree what a committed removal owes.
+func (s *store) payRemoval(ctx context.Context, id storage.UUID, r *storage.Removal) {
+	if !r.Last {
+		s.mirror(ctx, &r.Blob, &storage.SidecarLine{Deleted: id})
+		return
+	}
+	u := owedUnlink{key: r.Blob.Key, path: r.Blob.Path}
+	if err := s.unlink(ctx, u); err != nil {
+		s.cfg.Logger.Warn("file of a deleted blob stays for now", "store", s.cfg.BaseDir, "path", u.path, "error", err)
+		s.ledger.oweUnlink(u)
+		return
+	}
+	s.ledger.payUnlink(u.path)
+}
+
+func (s *store) unlink(ctx context.Context, u owedUnlink) error {
+	// Whoever publishes or mirrors this blob finishes first.
+	unlock, err := s.keys.lock(ctx, u.key)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return s.blobs.Remove(ctx, u.key, u.path)
+}
+
+// mirror appends a line to a blob's sidecar. The debt for it stays if that does
+// not work.
+func (s *store) mirror(ctx context.Context, blob *storage.BlobRow, line *storage.SidecarLine) {
+	m := storage.Mirror{Blob: blob.Key, UUID: line.Deleted, Deleted: line.Ref == nil}
+	if line.Ref != nil {
+		m.UUID = line.Ref.UUID
+	}
+	err := s.blobs.AppendSidecar(ctx, blob, line)
+	if err == nil {
+		s.ledger.payMirror(m)
+		return
+	}
+	if !errors.Is(err, storage.ErrNotFound) {
+		s.cfg.Logger.Warn("sidecar lacks a line for now", "store", s.cfg.BaseDir, "path", blob.Path, "error", err)
+	}
+	s.ledger.oweMirror(m)
+}

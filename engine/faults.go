@@ -1,0 +1,26 @@
+package engine
+
+import "context"
+
+// faultPoint is a place between two steps of a protocol where a test can stop
+// a store as a crash would.
+type faultPoint string
+
+const (
+	faultStaged    faultPoint = "staged"    // bytes written, nothing durable
+	faultCommitted faultPoint = "committed" // row durable, not published
+	faultPublished faultPoint = "published" // final file there, no sidecar line
+	faultRemoved   faultPoint = "removed"   // a deletion committed, files still there
+	faultSettled   faultPoint = "settled"   // files durable, debt not dropped
+)
+
+// faultPoints is called at each of them; nil outside tests. An error makes the
+// call return at once, and leave everything as it is.
+type faultPoints func(context.Context, faultPoint) error
+
+func (f faultPoints) reach(ctx context.Context, p faultPoint) error {
+	if f == nil {
+		return nil
+	}
+	return f(ctx, p)
+}

@@ -1,0 +1,245 @@
+// Package engine is the store: it orders what happens to the index and to the
+// files so that no crash, at whatever point, breaks a promise; it recovers,
+// verifies, and owns the life of a store.
+//
+// # Life of a Store
+//
+// Content is hashed (input.go), staged, synced, committed, published (store.go),
+// and mirrored in the blob's sidecar. Bytes that are there already only gain a
+// reference. Once the commit is durable the reference exists; the rest is owed,
+// recorded in the same transaction as debt, and is finished by Open after a
+// crash (recover.go). A checkpoint once a second makes what was paid durable
+// and drops it from the debt (checkpoint.go).
+//
+// # Life of a Delete
+//
+// The commit ends the reference and, with the last one, the blob's row, and
+// records the file as an unlink that is owed. Then the files go (delete.go).
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/mediabolt/mediabolt/blobs"
+	"github.com/mediabolt/mediabolt/boltindex"
+	"github.com/mediabolt/mediabolt/storage"
+)
+
+// FileStore is a store of media in a directory of the local filesystem. It is
+// safe for any number of goroutines. It implements
+// storage.MediaStorageService.
+type FileStore struct {
+	config FileStoreConfig
+
+	mu     sync.Mutex // guards the rest
+	store  *store     // nil until the first use
+	closed bool
+	users  sync.WaitGroup // calls under way; Add only while mu is held and closed is false
+}
+
+// store is an open store. Locks are taken in this order: a blob key's, then
+// ledger.mu; the ones inside index and blobs come last and are let go before
+// those packages return.
+type store struct {
+	cfg   FileStoreConfig
+	root  *os.Root // of BaseDir
+	ctl   *os.Root // of blobs.ControlDir
+	index Index
+	blobs Blobs
+	mint  mint
+	keys  keyLocks
+	// slots bounds how many blobs are between stage and publish.
+	slots  chan struct{}
+	ledger ledger
+	faults faultPoints
+
+	healed atomic.Int64
+}
+
+// maxStaged bounds the blobs between stage and publish, each of which holds a
+// file open: well past where more of them make groups faster.
+const maxStaged = 512
+
+// NewFileStore returns a store that is opened on first use. A configuration
+// that cannot be used, or a store that cannot be opened, is reported by every
+// call.
+func NewFileStore(config FileStoreConfig) *FileStore {
+	return &FileStore{config: config}
+}
+
+// Open opens the store in config.BaseDir, or makes one, and finishes what a
+// crash interrupted. Errors: ErrInvalidConfig, ErrLocked, ErrVersion,
+// ErrCorrupted, ErrNoStore, ErrPermission, ErrDiskSpace, ErrIO, or ctx's.
+func Open(ctx context.Context, config FileStoreConfig) (*FileStore, error) {
+	f := NewFileStore(config)
+	_, leave, err := f.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	leave()
+	return f, nil
+}
+
+// enter opens the store where that is still to do, and keeps it open until
+// leave is called.
+func (f *FileStore) enter(ctx context.Context) (s *store, leave func(), err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return nil, nil, fmt.Errorf("store %s: %w", f.config.BaseDir, storage.ErrClosed)
+	}
+	if f.store == nil {
+		s, err := openStore(ctx, f.config)
+		if err != nil {
+			return nil, nil, fmt.Errorf("open store %s: %w", f.config.BaseDir, err)
+		}
+		f.store = s
+	}
+	f.users.Add(1)
+	return f.store, f.users.Done, nil
+}
+
+// Close waits for the calls under way, makes everything durable, and lets go of
+// the store. Later calls, other than Close, are ErrClosed; Blobs that are open
+// stay readable. An error does not leave the store open.
+func (f *FileStore) Close() error {
+	f.mu.Lock()
+	if f.closed {
+		f.mu.Unlock()
+		return nil
+	}
+	f.closed = true
+	s := f.store
+	f.mu.Unlock()
+	f.users.Wait()
+	if s == nil {
+		return nil
+	}
+	if err := s.close(); err != nil {
+		return fmt.Errorf("close store %s: %w", f.config.BaseDir, err)
+	}
+	return nil
+}
+
+func openStore(ctx context.Context, config FileStoreConfig) (_ *store, err error) {
+	cfg, err := config.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	s := &store{cfg: cfg, slots: make(chan struct{}, maxStaged), faults: config.faults}
+	defer func() {
+		if err != nil {
+			err = errors.Join(storage.Classify(err), s.closeParts())
+		}
+	}()
+	if err := s.openDirs(); err != nil {
+		return nil, err
+	}
+	used, err := blobs.Used(s.root)
+	if err != nil {
+		return nil, err
+	}
+	// Kept in variables of their own types first: an interface that holds a
+	// nil pointer is not nil.
+	index, err := boltindex.Open(ctx, boltindex.Config{
+		Root: s.ctl, Create: !cfg.NoCreate && !used, Organization: cfg.Organization, NoSync: cfg.Sync == SyncNone,
+		LockTimeout: cfg.LockTimeout, FileMode: cfg.FileMode, Logger: cfg.Logger,
+	})
+	if errors.Is(err, storage.ErrNoStore) && used {
+		return nil, fmt.Errorf("%w: the index %s is gone although the store has been used: restore it from a backup",
+			storage.ErrCorrupted, filepath.Join(s.ctl.Name(), "index.db"))
+	} else if err != nil {
+		return nil, err
+	}
+	s.index = index
+	tree, err := blobs.Open(blobs.Config{
+		Root: s.root, NoSync: cfg.Sync == SyncNone, NoSyncFS: cfg.NoSyncFS,
+		FileMode: cfg.FileMode, DirMode: cfg.DirMode, Logger: cfg.Logger,
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.blobs = tree
+	if err := s.recover(ctx); err != nil {
+		return nil, fmt.Errorf("recover: %w", err)
+	}
+	s.ledger.start(s)
+	return s, nil
+}
+
+// openDirs opens the base directory and the control directory, making them
+// where that is allowed.
+func (s *store) openDirs() error {
+	dir := filepath.Join(s.cfg.BaseDir, blobs.ControlDir)
+	if s.cfg.NoCreate {
+		if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%w: %s is not there", storage.ErrNoStore, dir)
+		}
+	} else if err := makeDirs(dir, s.cfg); err != nil {
+		return err
+	}
+	root, err := os.OpenRoot(s.cfg.BaseDir)
+	if err != nil {
+		return err
+	}
+	s.root = root
+	s.ctl, err = root.OpenRoot(blobs.ControlDir)
+	return err
+}
+
+// makeDirs makes a directory and those above it, and makes their names durable.
+func makeDirs(dir string, cfg FileStoreConfig) error {
+	if info, err := os.Stat(dir); err == nil && info.IsDir() {
+		return nil
+	}
+	parent := filepath.Dir(dir)
+	if parent != dir {
+		if err := makeDirs(parent, cfg); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(dir, cfg.DirMode); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if cfg.Sync == SyncNone {
+		return nil
+	}
+	return syncDir(parent)
+}
+
+func (s *store) close() error {
+	s.ledger.stop()
+	return errors.Join(s.checkpoint(context.Background()), s.closeParts())
+}
+
+// closeParts closes what has been opened so far, the index last to be opened
+// by anybody else.
+func (s *store) closeParts() error {
+	var err error
+	if s.blobs != nil {
+		err = errors.Join(err, s.blobs.Close())
+	}
+	if s.index != nil {
+		err = errors.Join(err, s.index.Close())
+	}
+	for _, root := range [...]*os.Root{s.ctl, s.root} {
+		if root != nil {
+			err = errors.Join(err, root.Close())
+		}
+	}
+	return err
+}
+
+// now is the time as rows keep it.
+func now() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }

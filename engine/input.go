@@ -1,0 +1,224 @@
+package engine
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash"
+	"hash/crc32"
+	"io"
+	"io/fs"
+	"mime"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+
+	"github.com/gabriel-vasile/mimetype"
+
+	"github.com/mediabolt/mediabolt/storage"
+)
+
+// inlineLimit is up to how many bytes a stream is held in memory, so that a
+// duplicate writes no file.
+const inlineLimit = 1 << 20
+
+// payload is the content of one Store with what there is to know of it. The
+// bytes are in data, or in a spool where they are more than inlineLimit.
+type payload struct {
+	data   []byte
+	spool  string
+	buffer *[]byte // what data is in, to go back to buffers
+	head   []byte  // the first bytes, for sniffing
+	size   int64
+	crc    uint32
+	digest storage.Digest
+}
+
+// buffers are reused between calls; one is at least inlineLimit+1 bytes.
+var buffers = sync.Pool{New: func() any { b := make([]byte, inlineLimit+1); return &b }}
+
+// maxPooled bounds what a buffer in the pool may hold on to, in bytes.
+const maxPooled = 8 << 20
+
+func newBuffer(n int) *[]byte {
+	b := buffers.Get().(*[]byte)
+	if n > len(*b) {
+		grown := make([]byte, n)
+		if n <= maxPooled {
+			*b = grown
+			return b
+		}
+		buffers.Put(b)
+		return &grown
+	}
+	return b
+}
+
+func freeBuffer(b *[]byte) {
+	if b != nil && len(*b) <= maxPooled {
+		buffers.Put(b)
+	}
+}
+
+func (p *payload) free() {
+	freeBuffer(p.buffer)
+	p.buffer, p.data, p.head = nil, nil, nil
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// inMemory is the payload of bytes that are all there.
+func inMemory(data []byte, buffer *[]byte) *payload {
+	return &payload{
+		data: data, buffer: buffer, head: data, size: int64(len(data)),
+		crc: crc32.Checksum(data, castagnoli), digest: sha256.Sum256(data),
+	}
+}
+
+// fromData is the payload of a MediaContent's Data, and the MIME type that a
+// data: URL declares.
+func (s *store) fromData(data string) (*payload, string, error) {
+	// White space and padding make up less than this for any sensible input.
+	if limit := s.cfg.MaxFileSize; limit > 0 && int64(len(data))/2 > limit+1024 {
+		return nil, "", tooLarge(limit)
+	}
+	var buffer *[]byte
+	decoded, mimeType, err := decodeData(data, func(n int) []byte {
+		buffer = newBuffer(n)
+		return *buffer
+	})
+	if err == nil && s.cfg.MaxFileSize > 0 && int64(len(decoded)) > s.cfg.MaxFileSize {
+		err = tooLarge(s.cfg.MaxFileSize)
+	}
+	if err != nil {
+		freeBuffer(buffer)
+		return nil, "", err
+	}
+	return inMemory(decoded, buffer), mimeType, nil
+}
+
+func tooLarge(limit int64) error {
+	return fmt.Errorf("%w: more than %d bytes, the store's MaxFileSize", storage.ErrTooLarge, limit)
+}
+
+// fromFile is the payload of a file of the caller's.
+func (s *store) fromFile(ctx context.Context, name string) (*payload, error) {
+	// A pipe must not block the opening.
+	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: %w", storage.ErrInvalidMedia, err)
+	} else if err != nil {
+		return nil, storage.Classify(err)
+	}
+	defer func() { _ = f.Close() }() // was only read
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		return nil, storage.Classify(err)
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("%w: file %s is no regular file but %s", storage.ErrInvalidMedia, name, info.Mode().Type())
+	case s.cfg.MaxFileSize > 0 && info.Size() > s.cfg.MaxFileSize:
+		return nil, fmt.Errorf("file %s of %d bytes: %w", name, info.Size(), tooLarge(s.cfg.MaxFileSize))
+	}
+	p, err := s.fromReader(ctx, f)
+	if err != nil {
+		return nil, fmt.Errorf("file %s: %w", name, err)
+	}
+	return p, nil
+}
+
+// fromReader is the payload of a stream, in constant memory.
+func (s *store) fromReader(ctx context.Context, r io.Reader) (*payload, error) {
+	r = &limitedReader{ctx: ctx, r: r, limit: s.cfg.MaxFileSize}
+	buffer := newBuffer(inlineLimit + 1)
+	n, err := io.ReadFull(r, (*buffer)[:inlineLimit+1])
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return inMemory((*buffer)[:n], buffer), nil
+	}
+	if err != nil {
+		freeBuffer(buffer)
+		return nil, err
+	}
+	head := (*buffer)[:n]
+	p := &payload{buffer: buffer, head: head}
+	in := &hashingReader{r: io.MultiReader(bytes.NewReader(head), r), sha: sha256.New()}
+	id, err := s.mint.next()
+	if err == nil {
+		p.spool, err = s.blobs.Spool(ctx, id, in)
+	}
+	if err != nil {
+		p.free()
+		return nil, err
+	}
+	p.size, p.crc = in.size, in.crc
+	in.sha.Sum(p.digest[:0])
+	return p, nil
+}
+
+// limitedReader fails with ErrTooLarge past limit bytes, if limit is positive,
+// and with ctx's error once ctx has ended. Errors of the stream are marked as
+// such, since they are not the store's.
+type limitedReader struct {
+	ctx   context.Context
+	r     io.Reader
+	limit int64
+	n     int64
+}
+
+func (l *limitedReader) Read(p []byte) (int, error) {
+	if err := l.ctx.Err(); err != nil {
+		return 0, err
+	}
+	n, err := l.r.Read(p)
+	l.n += int64(n)
+	if l.limit > 0 && l.n > l.limit {
+		return 0, tooLarge(l.limit)
+	}
+	if err != nil && err != io.EOF {
+		err = fmt.Errorf("%w: reading the content: %w", storage.ErrInvalidMedia, err)
+	}
+	return n, err
+}
+
+// hashingReader hashes what passes through it.
+type hashingReader struct {
+	r    io.Reader
+	sha  hash.Hash
+	crc  uint32
+	size int64
+}
+
+func (h *hashingReader) Read(p []byte) (int, error) {
+	n, err := h.r.Read(p)
+	_, _ = h.sha.Write(p[:n]) // is documented to never fail
+	h.crc = crc32.Update(h.crc, castagnoli, p[:n])
+	h.size += int64(n)
+	return n, err
+}
+
+// describe settles type and MIME type: what was declared wins, then the MIME
+// type is sniffed, and the type is taken from it.
+func describe(declared storage.MediaInfo, head []byte) (storage.MediaInfo, error) {
+	info := declared
+	if err := info.Validate(); err != nil {
+		return info, err
+	}
+	if info.MimeType == "" {
+		info.MimeType = mimetype.Detect(head).String()
+	} else if _, _, err := mime.ParseMediaType(info.MimeType); err != nil {
+		return info, fmt.Errorf("%w: MIME type %q: %w", storage.ErrInvalidMedia, info.MimeType, err)
+	}
+	if info.Type == "" {
+		major, _, _ := strings.Cut(info.MimeType, "/")
+		switch major = strings.ToLower(strings.TrimSpace(major)); major {
+		case "image", "audio", "video":
+			info.Type = major
+		default:
+			info.Type = "document"
+		}
+	}
+	return info, nil
+}

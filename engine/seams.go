@@ -1,0 +1,97 @@
+package engine
+
+import (
+	"context"
+	"io"
+	"iter"
+	"time"
+
+	"github.com/mediabolt/mediabolt/blobs"
+	"github.com/mediabolt/mediabolt/boltindex"
+	"github.com/mediabolt/mediabolt/storage"
+)
+
+// Index is what a store needs of its index; package boltindex has the one that
+// comes with it, package indextest the suite that every one must pass. All
+// methods are safe for concurrent use. A change is durable when its method
+// returns, and an error means that it was not made, except where a commit is
+// in doubt: then no further change is accepted.
+type Index interface {
+	// Blob is a blob's row, or ErrNotFound.
+	Blob(ctx context.Context, key storage.BlobKey) (storage.BlobRow, error)
+	// Ref is a reference and its blob, or ErrNotFound.
+	Ref(ctx context.Context, id storage.ID) (storage.RefRow, storage.BlobRow, error)
+	// Refs is a page of references after a UUID, in order.
+	Refs(ctx context.Context, filter storage.RefFilter, after storage.UUID, limit int) (page []storage.RefPair, next storage.UUID, more bool, err error)
+	// Blobs is a page of blobs after a key, in order; a short one is the last.
+	Blobs(ctx context.Context, after storage.BlobKey, limit int) ([]storage.BlobRow, error)
+	// Counters are the totals.
+	Counters(ctx context.Context) (storage.Counters, error)
+	// Size is how much room the index takes, in bytes.
+	Size(ctx context.Context) (int64, error)
+
+	// Add adds a reference to a blob that is there, or else inserts the blob
+	// if add.Staged, or else is ErrNotFound. It returns the blob's row.
+	Add(ctx context.Context, add *storage.Addition) (storage.BlobRow, error)
+	// Remove ends a reference, and its blob with the last one.
+	Remove(ctx context.Context, id storage.ID) (storage.Removal, error)
+	// Touch notes when a blob was read, to be written at some later time.
+	Touch(key storage.BlobKey, at time.Time)
+
+	// Debt is what changes owe to the tree: a Mirror for every Add and for
+	// every Remove of one of several, an Unlink for every other Remove.
+	Debt(ctx context.Context) (storage.Debt, error)
+	// Settle drops debt that has been paid.
+	Settle(ctx context.Context, paid storage.Debt) error
+
+	// Verify checks the index against itself.
+	Verify(ctx context.Context) ([]storage.Finding, error)
+	// Close closes the index; nothing is under way or follows.
+	Close() error
+}
+
+// Blobs is what a store needs of the place where blobs are; package blobs has
+// the one that comes with it and says what each step means for durability. All
+// methods are safe for concurrent use; steps on one key come in order.
+type Blobs interface {
+	// Stage writes bytes under a key, where no reader looks.
+	Stage(ctx context.Context, key storage.BlobKey, data []byte) error
+	// Spool writes a stream whose key is not known yet; Claim stages it under
+	// its key, Drop removes it.
+	Spool(ctx context.Context, id storage.UUID, r io.Reader) (spool string, err error)
+	Claim(ctx context.Context, spool string, key storage.BlobKey) error
+	Drop(ctx context.Context, spool string) error
+	// Sync makes what is staged durable.
+	Sync(ctx context.Context, key storage.BlobKey) error
+	// Discard removes what is staged.
+	Discard(ctx context.Context, key storage.BlobKey) error
+	// Prepare makes room for a path until done is called.
+	Prepare(ctx context.Context, path string) (done func(published bool), err error)
+	// Publish gives a staged blob its path; Published records that it has it.
+	Publish(ctx context.Context, key storage.BlobKey, path string) error
+	Published(key storage.BlobKey, path string)
+	// Open opens a blob, at its path or staged, and tells its size in bytes.
+	Open(ctx context.Context, key storage.BlobKey, path string) (storage.File, int64, error)
+	// OpenStaged opens what is staged under a key.
+	OpenStaged(ctx context.Context, key storage.BlobKey) (storage.File, int64, error)
+	// Size is the size of what is at a path, in bytes.
+	Size(ctx context.Context, path string) (int64, error)
+	// Remove removes a blob and its sidecar.
+	Remove(ctx context.Context, key storage.BlobKey, path string) error
+	// AppendSidecar and ReadSidecar write and read the mirror of the rows.
+	AppendSidecar(ctx context.Context, blob *storage.BlobRow, line *storage.SidecarLine) error
+	ReadSidecar(ctx context.Context, path string) (storage.Sidecar, error)
+	// Settle makes all that has returned before durable.
+	Settle(ctx context.Context) error
+	// Staged lists what is staged, Files all files of the tree.
+	Staged(ctx context.Context) ([]storage.StagedFile, error)
+	Files(ctx context.Context) iter.Seq2[storage.TreeFile, error]
+	// Close closes; nothing is under way or follows.
+	Close() error
+}
+
+var (
+	_ Index                       = (*boltindex.Index)(nil)
+	_ Blobs                       = (*blobs.Tree)(nil)
+	_ storage.MediaStorageService = (*FileStore)(nil)
+)

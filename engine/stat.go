@@ -1,0 +1,133 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"time"
+
+	"github.com/mediabolt/mediabolt/storage"
+)
+
+// Entry is what a store knows of one reference and its blob.
+type Entry struct {
+	Reference  storage.StorageReference
+	Type       string
+	MimeType   string
+	Metadata   storage.MediaMetadata
+	Path       string // of the blob, relative to the base directory
+	Size       int64  // bytes
+	Digest     storage.Digest
+	Refs       int64     // references that share the blob, this one included
+	StoredAt   time.Time // when the bytes were first stored
+	AccessedAt time.Time // when the blob was last read, to the hour; zero: never
+}
+
+func entry(hash string, ref *storage.RefRow, blob *storage.BlobRow) (Entry, error) {
+	id, err := storage.ParseID(hash + "-" + ref.UUID.String())
+	if err != nil {
+		return Entry{}, fmt.Errorf("%w: blob %s: path %q has no name of a blob", storage.ErrCorrupted, blob.Key, blob.Path)
+	}
+	return Entry{
+		Reference: *reference(id, ref, blob), Type: ref.Type, MimeType: ref.MimeType, Metadata: ref.Metadata,
+		Path: blob.Path, Size: blob.Size, Digest: blob.Digest, Refs: blob.Refs,
+		StoredAt: blob.CreatedAt, AccessedAt: blob.AccessedAt,
+	}, nil
+}
+
+// Stat tells what the index knows of a reference, without a look at its file.
+// Errors: ErrInvalidRef, ErrNotFound, ErrCorrupted, ErrClosed, or ctx's.
+func (f *FileStore) Stat(ctx context.Context, ref *storage.StorageReference) (Entry, error) {
+	s, leave, err := f.enter(ctx)
+	if err != nil {
+		return Entry{}, err
+	}
+	defer leave()
+	id, err := parseRef(ref)
+	if err != nil {
+		return Entry{}, fmt.Errorf("stat in %s: %w", s.cfg.BaseDir, err)
+	}
+	row, blob, err := s.index.Ref(ctx, id)
+	if err != nil {
+		return Entry{}, fmt.Errorf("stat in %s: reference %s: %w", s.cfg.BaseDir, id, err)
+	}
+	return entry(blob.NameHash(), &row, &blob)
+}
+
+// Query narrows a List; the zero Query lists everything.
+type Query struct {
+	ConversationID, SessionID, RunID, UserID string
+}
+
+// listPage is how many references List reads at a time.
+const listPage = 256
+
+// List lists references, oldest first. It holds no lock while the caller works,
+// so it may or may not show what is stored or deleted meanwhile. An error ends
+// it: ErrCorrupted, ErrClosed, or ctx's.
+func (f *FileStore) List(ctx context.Context, q Query) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		var after storage.UUID
+		for more := true; more; {
+			var page []storage.RefPair
+			var err error
+			page, after, more, err = f.listPage(ctx, q, after)
+			if err != nil {
+				yield(Entry{}, err)
+				return
+			}
+			for i := range page {
+				e, err := entry(page[i].Blob.NameHash(), &page[i].Ref, &page[i].Blob)
+				if !yield(e, err) || err != nil {
+					return
+				}
+			}
+		}
+	}
+}
+
+func (f *FileStore) listPage(ctx context.Context, q Query, after storage.UUID) ([]storage.RefPair, storage.UUID, bool, error) {
+	s, leave, err := f.enter(ctx)
+	if err != nil {
+		return nil, after, false, err
+	}
+	defer leave()
+	page, next, more, err := s.index.Refs(ctx, storage.RefFilter(q), after, listPage)
+	if err != nil {
+		return nil, after, false, fmt.Errorf("list %s: %w", s.cfg.BaseDir, err)
+	}
+	return page, next, more, nil
+}
+
+// Stats are the totals of a store.
+type Stats struct {
+	References    int64
+	Blobs         int64
+	LogicalBytes  int64 // sum of the sizes of all references
+	PhysicalBytes int64 // sum of the sizes of all blobs
+	SavedBytes    int64 // what sharing saved: the difference of the two
+	IndexBytes    int64 // in use by the index
+	Healed        int64 // files that were missing or cut short and came back, since the opening
+}
+
+// Stats reads the totals, which the index keeps. Errors: ErrCorrupted,
+// ErrClosed, or ctx's.
+func (f *FileStore) Stats(ctx context.Context) (Stats, error) {
+	s, leave, err := f.enter(ctx)
+	if err != nil {
+		return Stats{}, err
+	}
+	defer leave()
+	c, err := s.index.Counters(ctx)
+	if err != nil {
+		return Stats{}, fmt.Errorf("stats of %s: %w", s.cfg.BaseDir, err)
+	}
+	size, err := s.index.Size(ctx)
+	if err != nil {
+		return Stats{}, fmt.Errorf("stats of %s: %w", s.cfg.BaseDir, err)
+	}
+	return Stats{
+		References: c.Refs, Blobs: c.Blobs, LogicalBytes: c.LogicalBytes, PhysicalBytes: c.PhysicalBytes,
+		SavedBytes: c.LogicalBytes - c.PhysicalBytes, IndexBytes: size, Healed: s.healed.Load(),
+	}, nil
+}

@@ -1,0 +1,292 @@
+package engine
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+
+	"github.com/mediabolt/mediabolt/blobs"
+	"github.com/mediabolt/mediabolt/storage"
+)
+
+// Backend is the Backend of every reference of a FileStore.
+const Backend = "file"
+
+// Store keeps content: its Data in base64 or as a data: URL, or the file at its
+// FilePath, streamed. See storage.MediaStorageService.
+func (f *FileStore) Store(ctx context.Context, content *storage.MediaContent, metadata storage.MediaMetadata) (*storage.StorageReference, error) {
+	if content == nil {
+		return nil, fmt.Errorf("%w: no content", storage.ErrInvalidMedia)
+	}
+	info := storage.MediaInfo{Type: content.Type, MimeType: content.MimeType}
+	return f.put(ctx, info, metadata, func(s *store) (*payload, string, error) {
+		switch {
+		case content.Data != "" && content.FilePath != "":
+			return nil, "", fmt.Errorf("%w: both Data and FilePath are set", storage.ErrInvalidMedia)
+		case content.Data != "":
+			return s.fromData(content.Data)
+		case content.FilePath != "":
+			p, err := s.fromFile(ctx, content.FilePath)
+			return p, "", err
+		}
+		return nil, "", fmt.Errorf("%w: neither Data nor FilePath is set", storage.ErrInvalidMedia)
+	})
+}
+
+// StoreReader keeps what r reads until io.EOF, of any size in constant memory.
+// An error of r ends it with an error that wraps ErrInvalidMedia and r's. A
+// MimeType that is not declared is sniffed. Everything else is as with Store.
+func (f *FileStore) StoreReader(ctx context.Context, r io.Reader, info storage.MediaInfo, metadata storage.MediaMetadata) (*storage.StorageReference, error) {
+	if r == nil {
+		return nil, fmt.Errorf("%w: no reader", storage.ErrInvalidMedia)
+	}
+	return f.put(ctx, info, metadata, func(s *store) (*payload, string, error) {
+		p, err := s.fromReader(ctx, r)
+		return p, "", err
+	})
+}
+
+// put is Store for every kind of input. read returns the content and the MIME
+// type that it declares itself.
+func (f *FileStore) put(ctx context.Context, info storage.MediaInfo, metadata storage.MediaMetadata,
+	read func(*store) (*payload, string, error),
+) (*storage.StorageReference, error) {
+	s, leave, err := f.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	fail := func(err error) (*storage.StorageReference, error) {
+		return nil, fmt.Errorf("store into %s: %w", s.cfg.BaseDir, storage.Classify(err))
+	}
+	if err := metadata.Validate(); err != nil {
+		return fail(err)
+	}
+	p, declared, err := read(s)
+	if err != nil {
+		return fail(err)
+	}
+	defer p.free()
+	if info.MimeType == "" {
+		info.MimeType = declared
+	}
+	add, id, err := s.addition(p, info, metadata)
+	if err != nil {
+		return fail(errors.Join(err, s.drop(ctx, p)))
+	}
+	blob, err := s.add(ctx, p, add)
+	if err != nil {
+		return fail(err)
+	}
+	return reference(id, &add.Ref, &blob), nil
+}
+
+// addition makes the rows of a new reference.
+func (s *store) addition(p *payload, declared storage.MediaInfo, metadata storage.MediaMetadata) (*storage.Addition, storage.ID, error) {
+	var id storage.ID
+	info, err := describe(declared, p.head)
+	if err != nil {
+		return nil, id, err
+	}
+	if id.UUID, err = s.mint.next(); err != nil {
+		return nil, id, err
+	}
+	key := storage.DigestKey(p.digest)
+	copy(id.Hash[:], p.digest[:])
+	if !s.cfg.EnableDeduplication {
+		key = storage.UUIDKey(id.UUID)
+		_, _ = rand.Read(id.Hash[:]) // is documented to never fail
+	}
+	created := now()
+	if metadata.CreatedAt.IsZero() {
+		metadata.CreatedAt = created
+	} else {
+		metadata.CreatedAt = metadata.CreatedAt.UTC().Truncate(1000)
+	}
+	return &storage.Addition{
+		Ref: storage.RefRow{UUID: id.UUID, Blob: key, Type: info.Type, MimeType: info.MimeType, Metadata: metadata},
+		Blob: storage.BlobRow{
+			Key: key, Path: path.Join(blobs.Dir(s.cfg.Organization, &metadata), blobs.FileName(id, info.MimeType)),
+			Organization: s.cfg.Organization, Size: p.size, CRC: p.crc, Digest: p.digest, MimeType: info.MimeType,
+			CreatedAt: created,
+		},
+	}, id, nil
+}
+
+// add adds a reference to the blob that has these bytes, or stores them. When
+// it returns an error, nothing of them is left.
+func (s *store) add(ctx context.Context, p *payload, add *storage.Addition) (storage.BlobRow, error) {
+	dedup := s.cfg.EnableDeduplication
+	if dedup {
+		blob, there, err := s.share(ctx, add)
+		if there || err != nil {
+			return blob, errors.Join(err, s.drop(ctx, p))
+		}
+	}
+	// From here on nobody else brings or removes the same bytes. The second
+	// of two who bring them at the same time finds them there.
+	unlock, err := s.keys.lock(ctx, add.Blob.Key)
+	if err != nil {
+		return storage.BlobRow{}, errors.Join(err, s.drop(ctx, p))
+	}
+	defer unlock()
+	target := add.Blob.Path
+	if dedup {
+		blob, there, err := s.share(ctx, add)
+		if there || err != nil {
+			return blob, errors.Join(err, s.drop(ctx, p))
+		}
+		if blob.Path != "" {
+			target = blob.Path // healed where it was
+		}
+	}
+	return s.insert(ctx, p, add, target)
+}
+
+// drop removes the spool of a payload that is not going to be staged.
+func (s *store) drop(ctx context.Context, p *payload) error {
+	if p.spool == "" {
+		return nil
+	}
+	return s.blobs.Drop(context.WithoutCancel(ctx), p.spool)
+}
+
+// share adds a reference to a blob whose row and file are there. there is false
+// when the bytes have to be staged: they are new, or the file is missing or not
+// as it was, and then blob is its row.
+func (s *store) share(ctx context.Context, add *storage.Addition) (blob storage.BlobRow, there bool, err error) {
+	blob, err = s.index.Blob(ctx, add.Blob.Key)
+	if errors.Is(err, storage.ErrNotFound) {
+		return storage.BlobRow{}, false, nil
+	} else if err != nil {
+		return blob, false, err
+	}
+	size, err := s.blobs.Size(ctx, blob.Path)
+	switch {
+	case errors.Is(err, storage.ErrNotFound), errors.Is(err, storage.ErrCorrupted), err == nil && size != blob.Size:
+		return blob, false, nil
+	case err != nil:
+		return blob, false, err
+	}
+	blob, err = s.index.Add(ctx, add)
+	if errors.Is(err, storage.ErrNotFound) {
+		return storage.BlobRow{}, false, nil // deleted meanwhile
+	} else if err != nil {
+		return blob, false, err
+	}
+	s.mirror(context.WithoutCancel(ctx), &blob, &storage.SidecarLine{Ref: &add.Ref})
+	return blob, true, nil
+}
+
+// insert brings bytes to disk, at the path target: stage, sync, commit, publish,
+// mirror. The caller holds the lock of the key.
+func (s *store) insert(ctx context.Context, p *payload, add *storage.Addition, target string) (storage.BlobRow, error) {
+	select {
+	case s.slots <- struct{}{}:
+		defer func() { <-s.slots }()
+	case <-ctx.Done():
+		return storage.BlobRow{}, errors.Join(ctx.Err(), s.drop(ctx, p))
+	}
+	key := add.Blob.Key
+	if err := s.stage(ctx, p, key); err != nil {
+		return storage.BlobRow{}, err
+	}
+	after := context.WithoutCancel(ctx)
+	done, err := s.blobs.Prepare(ctx, target)
+	if err != nil {
+		return storage.BlobRow{}, errors.Join(err, s.blobs.Discard(after, key))
+	}
+	published := false
+	defer func() { done(published) }()
+	if err := s.faults.reach(ctx, faultStaged); err != nil {
+		return storage.BlobRow{}, errors.Join(err, s.blobs.Discard(after, key))
+	}
+	if err := s.blobs.Sync(ctx, key); err != nil {
+		return storage.BlobRow{}, errors.Join(err, s.blobs.Discard(after, key))
+	}
+	add.Staged = true
+	blob, err := s.index.Add(ctx, add)
+	if err != nil {
+		return storage.BlobRow{}, errors.Join(err, s.discardUncommitted(after, key))
+	}
+	if err := s.faults.reach(ctx, faultCommitted); err != nil {
+		return blob, err
+	}
+	if blob.Path != target {
+		// The row of the blob to be healed went meanwhile.
+		done(false)
+		target = blob.Path
+		if done, err = s.blobs.Prepare(after, target); err != nil {
+			done = func(bool) {}
+			return storage.BlobRow{}, errors.Join(err, s.undo(after, add, &blob))
+		}
+	}
+	if err := s.blobs.Publish(after, key, target); err != nil {
+		return storage.BlobRow{}, errors.Join(err, s.undo(after, add, &blob))
+	}
+	published = true
+	if blob.Refs > 1 {
+		s.healed.Add(1)
+		s.cfg.Logger.Warn("healed a blob whose file was missing or cut short", "store", s.cfg.BaseDir, "path", blob.Path)
+	}
+	if err := s.faults.reach(ctx, faultPublished); err != nil {
+		return blob, err
+	}
+	s.mirror(after, &blob, &storage.SidecarLine{First: true, Ref: &add.Ref})
+	return blob, nil
+}
+
+// stage stages a payload under its key. After an error nothing of it is left.
+func (s *store) stage(ctx context.Context, p *payload, key storage.BlobKey) error {
+	if p.spool == "" {
+		return s.blobs.Stage(ctx, key, p.data)
+	}
+	if err := s.blobs.Claim(ctx, p.spool, key); err != nil {
+		return errors.Join(err, s.drop(ctx, p))
+	}
+	return nil
+}
+
+// discardUncommitted removes what was staged for a commit that failed. When the
+// commit is in doubt, the staged bytes stay for the next opening.
+func (s *store) discardUncommitted(ctx context.Context, key storage.BlobKey) error {
+	if _, err := s.index.Blob(ctx, key); !errors.Is(err, storage.ErrNotFound) {
+		return nil
+	}
+	return s.blobs.Discard(ctx, key)
+}
+
+// undo takes back a reference whose blob could not be published.
+func (s *store) undo(ctx context.Context, add *storage.Addition, blob *storage.BlobRow) error {
+	id, err := storage.ParseID(blob.NameHash() + "-" + add.Ref.UUID.String())
+	if err != nil {
+		return err
+	}
+	removal, err := s.index.Remove(ctx, id)
+	if err != nil {
+		return fmt.Errorf("reference %s stays behind: %w", id, err)
+	}
+	if err := s.blobs.Discard(ctx, blob.Key); err != nil {
+		return err
+	}
+	s.payRemoval(ctx, id.UUID, &removal)
+	return nil
+}
+
+// reference is what a caller gets.
+func reference(id storage.ID, ref *storage.RefRow, blob *storage.BlobRow) *storage.StorageReference {
+	r := &storage.StorageReference{
+		ID: id.String(), Backend: Backend, CreatedAt: ref.Metadata.CreatedAt,
+		Metadata: map[string]string{
+			"path": blob.Path, "org": string(blob.Organization), "size": fmt.Sprint(blob.Size),
+			"type": ref.Type, "mime_type": ref.MimeType,
+		},
+	}
+	if d := blob.Digest.String(); d != "" {
+		r.Metadata["sha256"] = d
+	}
+	return r
+}

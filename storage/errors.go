@@ -1,0 +1,95 @@
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+)
+
+// What a call can run into at any time.
+var (
+	// ErrNotFound: no live reference has that ID, or (then together with
+	// ErrCorrupted) the file of a live reference vanished. Is also
+	// fs.ErrNotExist.
+	ErrNotFound error = &sentinel{"media not found", fs.ErrNotExist}
+
+	// ErrPermission: the operating system refused access (EACCES, EPERM,
+	// EROFS). Is also fs.ErrPermission.
+	ErrPermission error = &sentinel{"permission denied", fs.ErrPermission}
+
+	// ErrDiskSpace: the disk, the quota or a configured limit is full (ENOSPC,
+	// EDQUOT, or a limit of the store).
+	ErrDiskSpace error = &sentinel{"insufficient disk space", nil}
+
+	// ErrCorrupted: the bytes, the index or both are not what was stored.
+	ErrCorrupted error = &sentinel{"media file corrupted", nil}
+
+	// ErrIO: the disk or the filesystem failed in another way (EIO and the
+	// like).
+	ErrIO error = &sentinel{"input/output failure", nil}
+)
+
+// What a caller passed that cannot be used.
+var (
+	// ErrInvalidRef: a reference that no Store can have returned.
+	ErrInvalidRef error = &sentinel{"invalid storage reference", nil}
+
+	// ErrInvalidMedia: content or metadata that cannot be stored as it is.
+	ErrInvalidMedia error = &sentinel{"invalid media", nil}
+
+	// ErrTooLarge: content over the configured MaxFileSize.
+	ErrTooLarge error = &sentinel{"media too large", nil}
+
+	// ErrInvalidConfig: a configuration that no store can run with.
+	ErrInvalidConfig error = &sentinel{"invalid configuration", nil}
+)
+
+// What opening a store, or using a closed one, can run into.
+var (
+	// ErrLocked: another process has the store open.
+	ErrLocked error = &sentinel{"store is locked", nil}
+
+	// ErrClosed: the store was closed. Is also fs.ErrClosed.
+	ErrClosed error = &sentinel{"store is closed", fs.ErrClosed}
+
+	// ErrVersion: the store was written in a format this program does not
+	// know.
+	ErrVersion error = &sentinel{"unknown format version", nil}
+
+	// ErrNoStore: the directory holds no store and creating one was not
+	// allowed. Is also fs.ErrNotExist.
+	ErrNoStore error = &sentinel{"no store here", fs.ErrNotExist}
+)
+
+// sentinel is an error of a fixed message that may also be one of io/fs's.
+type sentinel struct {
+	msg string
+	is  error
+}
+
+func (e *sentinel) Error() string { return e.msg }
+func (e *sentinel) Unwrap() error { return e.is }
+
+// Classify wraps an error of the operating system with the sentinel that it
+// means: ErrDiskSpace, ErrPermission, or ErrIO for every other errno. An error
+// that wraps a sentinel already, a context's error, fs.ErrNotExist,
+// fs.ErrExist and errors that name no errno come back as they are.
+func Classify(err error) error {
+	if err == nil {
+		return nil
+	}
+	if s := new(sentinel); errors.As(err, &s) {
+		return err
+	}
+	switch {
+	case isDiskFull(err):
+		return fmt.Errorf("%w: %w", ErrDiskSpace, err)
+	case isDenied(err):
+		return fmt.Errorf("%w: %w", ErrPermission, err)
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrExist), errors.Is(err, fs.ErrClosed):
+		return err
+	case isErrno(err):
+		return fmt.Errorf("%w: %w", ErrIO, err)
+	}
+	return err
+}

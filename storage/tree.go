@@ -1,0 +1,73 @@
+package storage
+
+import "io"
+
+// File is an open blob.
+type File interface {
+	io.Reader
+	io.ReaderAt
+	io.Closer
+}
+
+// SidecarLine is one line of a sidecar: the addition of Ref, or the deletion of
+// the reference Deleted where Ref is nil.
+type SidecarLine struct {
+	First     bool // the line also tells of the blob itself
+	AfterTorn bool // what is there does not end in a newline
+	Ref       *RefRow
+	Deleted   UUID
+}
+
+// Sidecar is what a sidecar says.
+type Sidecar struct {
+	Blob    BlobRow // without path and refcount; of an empty key where no line tells
+	Lines   []SidecarLine
+	Torn    bool  // the last line has no newline
+	Damaged int   // lines that could not be read
+	Cause   error // why the last of them could not
+}
+
+// Has says whether the sidecar has the line that m stands for.
+func (s *Sidecar) Has(m *Mirror) bool {
+	for i := range s.Lines {
+		l := &s.Lines[i]
+		if m.Deleted && l.Ref == nil && l.Deleted == m.UUID || !m.Deleted && l.Ref != nil && l.Ref.UUID == m.UUID {
+			return true
+		}
+	}
+	return false
+}
+
+// Live is the references that the sidecar says are live, by UUID.
+func (s *Sidecar) Live() map[UUID]*RefRow {
+	live := make(map[UUID]*RefRow, len(s.Lines))
+	for i := range s.Lines {
+		if ref := s.Lines[i].Ref; ref != nil {
+			live[ref.UUID] = ref
+		}
+	}
+	for i := range s.Lines {
+		if s.Lines[i].Ref == nil {
+			delete(live, s.Lines[i].Deleted)
+		}
+	}
+	return live
+}
+
+// StagedFile is a file in staging. Key is empty when its name is no blob key.
+type StagedFile struct {
+	Path  string // relative to the base directory
+	Key   BlobKey
+	Size  int64 // bytes
+	Spool bool  // a stream whose key was not known yet
+	InUse bool  // by a call under way, or published since the last checkpoint
+}
+
+// TreeFile is a file in the tree.
+type TreeFile struct {
+	Path    string // relative to the base directory
+	Ours    bool   // the name is one that a blob or a sidecar has
+	Sidecar bool
+	Blob    string // path of the blob, of a sidecar as well
+	ID      ID     // of the reference that brought the blob
+}
