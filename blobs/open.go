@@ -74,14 +74,14 @@ func (t *Tree) Size(ctx context.Context, name string) (int64, error) {
 	if err := errors.Join(heed(ctx), checkPath(name)); err != nil {
 		return 0, err
 	}
-	info, err := t.root.Lstat(name)
+	size, mode, err := t.root.Lstat(name)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return 0, fmt.Errorf("%w: file %s in %s", storage.ErrNotFound, name, t.root.Name())
 	case err != nil:
 		return 0, t.wrap("look at", name, err)
-	case !info.Mode().IsRegular():
-		return 0, fmt.Errorf("%w: %s in %s is no regular file but %s", storage.ErrCorrupted, name, t.root.Name(), info.Mode().Type())
+	case mode != 0:
+		return 0, fmt.Errorf("%w: %s in %s is no regular file but %s", storage.ErrCorrupted, name, t.root.Name(), mode)
 	}
-	return info.Size(), nil
+	return size, nil
 }

@@ -4,73 +4,60 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path"
 	"runtime"
+	"slices"
 
 	"github.com/mediabolt/mediabolt/storage"
 )
 
-// syncItem is one staged file that waits to become durable.
-type syncItem struct {
-	key  storage.BlobKey
-	file *os.File
-	err  error
-}
-
-// Sync makes a staged blob durable, name and bytes, together with those of
-// whoever waits at the same time. An error means that the blob must be
-// discarded: a sync that failed is never tried again, for the kernel may have
-// dropped the bytes. Errors: ErrDiskSpace, ErrIO, or ctx's.
-func (t *Tree) Sync(ctx context.Context, key storage.BlobKey) error {
-	t.mu.Lock()
-	f := t.staged[key]
-	t.mu.Unlock()
-	if f == nil {
-		return fmt.Errorf("sync %s: %w: not staged", key, storage.ErrNotFound)
-	}
-	item := &syncItem{key: key, file: f}
-	if err := t.syncs.Do(ctx, item); err != nil {
+// Sync makes staged blobs durable, names and bytes. An error means that all of
+// them must be discarded: a sync that failed is never tried again, for the
+// kernel may have dropped the bytes. Errors: ErrDiskSpace, ErrIO, or ctx's.
+func (t *Tree) Sync(ctx context.Context, keys ...storage.BlobKey) error {
+	if err := heed(ctx); err != nil {
 		return err
 	}
-	return t.wrap("sync", stagedPath(key), item.err)
-}
-
-// syncGroup is the group step of Sync.
-func (t *Tree) syncGroup(items []*syncItem) {
-	switch {
-	case t.cfg.NoSync:
-	case t.disk != nil && len(items) >= wholeSyncFrom:
-		err := t.disk.Sync()
-		for _, it := range items {
-			it.err = err
-		}
-	default:
-		t.syncEach(items)
-	}
+	files := make([]*os.File, len(keys))
 	t.mu.Lock()
-	for _, it := range items {
-		t.staged[it.key] = nil
+	for i, key := range keys {
+		files[i] = t.staged[key]
+		t.staged[key] = nil
 	}
 	t.mu.Unlock()
-	for _, it := range items {
-		it.err = errors.Join(it.err, it.file.Close())
+	var err error
+	switch {
+	case t.cfg.NoSync:
+	case t.disk != nil && len(keys) >= wholeSyncFrom:
+		err = t.wrap("sync filesystem of", stagingDir, t.disk.Sync())
+	default:
+		err = t.syncEach(keys, files)
 	}
+	for i, f := range files {
+		if f == nil {
+			err = errors.Join(err, fmt.Errorf("sync %s: %w: not staged", keys[i], storage.ErrNotFound))
+			continue
+		}
+		err = errors.Join(err, t.wrap("close", stagedPath(keys[i]), f.Close()))
+	}
+	return err
 }
 
 // syncEach syncs every file, then the staging directories that name them.
-func (t *Tree) syncEach(items []*syncItem) {
-	touched := map[string]error{}
-	for _, it := range items {
-		it.err = datasync(it.file)
-		touched[path.Dir(stagedPath(it.key))] = nil
+func (t *Tree) syncEach(keys []storage.BlobKey, files []*os.File) error {
+	touched := map[string]struct{}{}
+	for i, f := range files {
+		if f == nil {
+			continue // Sync reports it
+		}
+		if err := datasync(f); err != nil {
+			return t.wrap("sync", stagedPath(keys[i]), err)
+		}
+		touched[path.Dir(stagedPath(keys[i]))] = struct{}{}
 	}
-	for dir := range touched {
-		touched[dir] = t.syncDirs(dir)
-	}
-	for _, it := range items {
-		it.err = errors.Join(it.err, touched[path.Dir(stagedPath(it.key))])
-	}
+	return t.syncDirs(slices.Collect(maps.Keys(touched))...)
 }
 
 // syncDirs makes the entries of directories durable.

@@ -28,14 +28,13 @@
 // at every moment one durable name leads to the bytes. Where the filesystem
 // has no hard links, Publish renames.
 //
-// Sync serves all who wait at the same time as one group: with a syncfs(2) of
-// the whole filesystem for a large group on Linux, with a sync per file and
-// per staging directory otherwise.
+// Sync serves a whole group: with a syncfs(2) of the filesystem for a large one
+// on Linux, with a sync per file and per staging directory otherwise.
 //
 // # Containment
 //
-// Every access goes through an os.Root of the base directory, which no ".."
-// and no symbolic link leads out of.
+// Every access goes through beneath (beneath.go), out of which no ".." and no
+// symbolic link leads.
 package blobs
 
 import (
@@ -49,7 +48,6 @@ import (
 	"strconv"
 	"sync"
 
-	"github.com/mediabolt/mediabolt/internal/group"
 	"github.com/mediabolt/mediabolt/storage"
 )
 
@@ -65,9 +63,6 @@ const (
 // shards is the number of staging directories. One alone cost 20 to 40 % at 64
 // writers, for the kernel locks a directory while a file is created in it.
 const shards = 8
-
-// maxSyncGroup bounds how many staged files one sync serves.
-const maxSyncGroup = 512
 
 // Config says where and how blobs are kept. Only Root is required.
 type Config struct {
@@ -88,12 +83,11 @@ type Config struct {
 // Tree is a directory tree of blobs. It is safe for concurrent use, except
 // that calls for one key or one path need their caller's own order.
 type Tree struct {
-	root  *os.Root
-	cfg   Config
-	log   *slog.Logger
-	dirs  *dirs
-	syncs *group.Group[*syncItem]
-	disk  *filesystem // for syncfs; nil where that is not to be used
+	root beneath
+	cfg  Config
+	log  *slog.Logger
+	dirs *dirs
+	disk *filesystem // for syncfs; nil where that is not to be used
 
 	mu       sync.Mutex                   // guards the rest; never held during file access
 	staged   map[storage.BlobKey]*os.File // not published yet; nil once synced
@@ -116,7 +110,7 @@ func Open(cfg Config) (*Tree, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	t := &Tree{
-		root: cfg.Root, cfg: cfg, log: cfg.Logger,
+		cfg: cfg, log: cfg.Logger,
 		dirs:     &dirs{root: cfg.Root, mode: cfg.DirMode, pins: map[string]int{}},
 		staged:   map[storage.BlobKey]*os.File{},
 		spools:   map[string]struct{}{},
@@ -124,27 +118,35 @@ func Open(cfg Config) (*Tree, error) {
 		changed:  map[string]struct{}{},
 		sidecars: map[string]struct{}{},
 	}
-	t.syncs = group.New(maxSyncGroup, t.syncGroup)
-	for i := range shards {
-		dir := stagingDir + "/" + strconv.Itoa(i)
-		if err := t.root.MkdirAll(dir, cfg.DirMode); err != nil {
-			return nil, t.wrap("make staging directory", dir, err)
-		}
+	var err error
+	if t.root, err = newBeneath(cfg.Root); err != nil {
+		return nil, fmt.Errorf("open %s: %w", cfg.Root.Name(), storage.Classify(err))
 	}
-	if cfg.NoSync {
-		return t, nil
-	}
-	if err := t.syncDirs(stagingDir, ControlDir, "."); err != nil {
-		return nil, err
-	}
-	if !cfg.NoSyncFS {
-		disk, err := openFilesystem(t.root)
-		if err != nil {
-			return nil, t.wrap("open", ".", err)
-		}
-		t.disk = disk
+	if err := t.open(); err != nil {
+		return nil, errors.Join(err, t.Close())
 	}
 	return t, nil
+}
+
+func (t *Tree) open() error {
+	for i := range shards {
+		dir := stagingDir + "/" + strconv.Itoa(i)
+		if err := t.root.MkdirAll(dir, t.cfg.DirMode); err != nil {
+			return t.wrap("make staging directory", dir, err)
+		}
+	}
+	if t.cfg.NoSync {
+		return nil
+	}
+	if err := t.syncDirs(stagingDir, ControlDir, "."); err != nil {
+		return err
+	}
+	if t.cfg.NoSyncFS {
+		return nil
+	}
+	disk, err := openFilesystem(t.cfg.Root)
+	t.disk = disk
+	return t.wrap("open", ".", err)
 }
 
 // Used says whether the base directory has held a store with a tree: then an
@@ -160,7 +162,7 @@ func Used(root *os.Root) (bool, error) {
 // Close closes what the tree holds open. Nothing may be under way, and nothing
 // may follow.
 func (t *Tree) Close() error {
-	var err error
+	err := t.root.Close()
 	for key, f := range t.staged {
 		delete(t.staged, key)
 		if f != nil {

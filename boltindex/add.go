@@ -14,10 +14,14 @@ import (
 // Other errors: ErrDiskSpace, ErrIO, ErrCorrupted, or ctx's.
 func (x *Index) Add(ctx context.Context, add *storage.Addition) (storage.BlobRow, error) {
 	var blob storage.BlobRow
-	err := x.commit(ctx, false, func(t *txn) (err error) {
+	o := &op{do: func(t *txn) (err error) {
 		blob, err = t.add(add)
 		return err
-	})
+	}}
+	if add.Staged {
+		o.staged = add.Ref.Blob
+	}
+	err := x.commit(ctx, o)
 	return blob, err
 }
 

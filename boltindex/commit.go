@@ -16,15 +16,15 @@ import (
 // it checks before it changes, so that an error of its own leaves nothing.
 type op struct {
 	do      func(*txn) error
-	shrinks bool  // ends rows: worth giving up the reserve for
-	err     error // what came of it
+	shrinks bool            // ends rows: worth giving up the reserve for
+	staged  storage.BlobKey // to be made durable before; empty if nothing is
+	err     error           // what came of it
 }
 
-// commit runs do in a transaction together with whoever waits, and returns
+// commit runs an op in a transaction together with whoever waits, and returns
 // when that is durable. An error of ctx means that nothing was done.
-func (x *Index) commit(ctx context.Context, shrinks bool, do func(*txn) error) error {
-	o := &op{do: do, shrinks: shrinks}
-	if err := x.commits.Do(ctx, o); err != nil {
+func (x *Index) commit(ctx context.Context, o *op) error {
+	if err := x.commits.do(ctx, o); err != nil {
 		return err
 	}
 	if o.err != nil {
@@ -37,6 +37,10 @@ func (x *Index) commit(ctx context.Context, shrinks bool, do func(*txn) error) e
 // commits the shrinking operations one by one, each a transaction of a few
 // pages.
 func (x *Index) apply(ops []*op) {
+	ops = x.syncStaged(ops)
+	if len(ops) == 0 {
+		return
+	}
 	err := x.update(func(t *txn) error { return runAll(t, ops) })
 	if err == nil {
 		return
@@ -47,12 +51,38 @@ func (x *Index) apply(ops []*op) {
 		o.err = err
 		if full && o.shrinks {
 			released = released || x.releaseReserve()
-			o.err = nil
 			if err := x.update(func(t *txn) error { return runAll(t, []*op{o}) }); err != nil {
 				o.err = err
 			}
 		}
 	}
+}
+
+// syncStaged makes the staged bytes of a group durable, and returns the
+// operations that may go on.
+func (x *Index) syncStaged(ops []*op) []*op {
+	var keys []storage.BlobKey
+	for _, o := range ops {
+		if o.staged != "" {
+			keys = append(keys, o.staged)
+		}
+	}
+	if len(keys) == 0 || x.sync == nil {
+		return ops
+	}
+	err := x.sync(keys)
+	if err == nil {
+		return ops
+	}
+	rest := make([]*op, 0, len(ops))
+	for _, o := range ops {
+		if o.staged != "" {
+			o.err = err
+		} else {
+			rest = append(rest, o)
+		}
+	}
+	return rest
 }
 
 // runAll runs every op and keeps each one's own error; the error it returns

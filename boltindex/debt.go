@@ -44,7 +44,7 @@ func (x *Index) Settle(ctx context.Context, paid storage.Debt) error {
 		m := min(len(paid.Mirrors), maxDebtPage)
 		u := min(len(paid.Unlinks), maxDebtPage)
 		page := storage.Debt{Mirrors: paid.Mirrors[:m], Unlinks: paid.Unlinks[:u]}
-		if err := x.commit(ctx, true, func(t *txn) error { return t.settle(&page) }); err != nil {
+		if err := x.commit(ctx, &op{shrinks: true, do: func(t *txn) error { return t.settle(&page) }}); err != nil {
 			return err
 		}
 		paid.Mirrors, paid.Unlinks = paid.Mirrors[m:], paid.Unlinks[u:]

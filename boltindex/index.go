@@ -19,7 +19,6 @@ import (
 	bolt "go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
 
-	"github.com/mediabolt/mediabolt/internal/group"
 	"github.com/mediabolt/mediabolt/storage"
 )
 
@@ -40,6 +39,10 @@ type Config struct {
 	LockTimeout time.Duration
 	// FileMode of new files. Zero: 0600.
 	FileMode fs.FileMode
+	// Sync is called before the transaction of a group, with the keys of all
+	// its additions that are staged, and makes their bytes durable. When it
+	// fails, none of these additions is made. Nil: nothing is called.
+	Sync func(keys []storage.BlobKey) error
 	// Logger gets what no caller waits for. Nil: nothing is logged.
 	Logger *slog.Logger
 }
@@ -58,8 +61,9 @@ type Index struct {
 	path    string // for messages
 	mode    fs.FileMode
 	log     *slog.Logger
+	sync    func(keys []storage.BlobKey) error
 	storeID uuid.UUID
-	commits *group.Group[*op]
+	commits *group[*op]
 
 	mu      sync.Mutex // guards the rest; taken inside a transaction, never the other way round
 	touched map[storage.BlobKey]time.Time
@@ -71,7 +75,7 @@ type Index struct {
 // ErrDiskSpace, ErrIO, or ctx's.
 func Open(ctx context.Context, cfg Config) (*Index, error) {
 	x := &Index{
-		root: cfg.Root, path: filepath.Join(cfg.Root.Name(), fileName), mode: cfg.FileMode, log: cfg.Logger,
+		root: cfg.Root, path: filepath.Join(cfg.Root.Name(), fileName), mode: cfg.FileMode, log: cfg.Logger, sync: cfg.Sync,
 		touched: map[storage.BlobKey]time.Time{},
 	}
 	if x.mode == 0 {
@@ -80,7 +84,7 @@ func Open(ctx context.Context, cfg Config) (*Index, error) {
 	if x.log == nil {
 		x.log = slog.New(slog.DiscardHandler)
 	}
-	x.commits = group.New(maxGroup, x.apply)
+	x.commits = newGroup(maxGroup, x.apply)
 	if err := x.open(ctx, &cfg); err != nil {
 		return nil, fmt.Errorf("open index %s: %w", x.path, storage.Classify(err))
 	}

@@ -17,10 +17,10 @@ func (x *Index) Remove(ctx context.Context, id storage.ID) (storage.Removal, err
 		return storage.Removal{}, err
 	}
 	var removal storage.Removal
-	err := x.commit(ctx, true, func(t *txn) (err error) {
+	err := x.commit(ctx, &op{shrinks: true, do: func(t *txn) (err error) {
 		removal, err = t.remove(id)
 		return err
-	})
+	}})
 	return removal, err
 }
 

@@ -28,7 +28,8 @@
 // # Crash safety
 //
 // One operation is part of one bbolt transaction, together with others that
-// waited at the same time (package internal/group). bbolt writes the changed
+// waited at the same time (group.go). What is staged for them is made durable
+// first, in one sync. bbolt writes the changed
 // pages aside, syncs, writes one of two checksummed meta pages, syncs: a crash
 // leaves the state before or after the whole group. The freelist is written
 // with every commit, although it costs a page or more: without it bbolt would

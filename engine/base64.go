@@ -31,7 +31,7 @@ func encodeBase64(data []byte) string {
 // ignored.
 func decodeBase64(buf []byte, s string) ([]byte, error) {
 	if strings.ContainsAny(s, "\r\n\t ") {
-		s = strings.Join(strings.Fields(s), "")
+		s = noSpace.Replace(s)
 	}
 	body := strings.TrimRight(s, "=")
 	if pad := len(s) - len(body); pad > 2 || pad > 0 && len(s)%4 != 0 {
@@ -57,6 +57,8 @@ func decodeBase64(buf []byte, s string) ([]byte, error) {
 	}
 	return buf[:n], nil
 }
+
+var noSpace = strings.NewReplacer("\r", "", "\n", "", "\t", "", " ", "")
 
 // maxDecodedLen is how many bytes n characters of base64 can mean at most.
 func maxDecodedLen(n int) int { return (n + 3) / 4 * 3 }

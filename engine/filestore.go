@@ -155,6 +155,7 @@ func openStore(ctx context.Context, config FileStoreConfig) (_ *store, err error
 	index, err := boltindex.Open(ctx, boltindex.Config{
 		Root: s.ctl, Create: !cfg.NoCreate && !used, Organization: cfg.Organization, NoSync: cfg.Sync == SyncNone,
 		LockTimeout: cfg.LockTimeout, FileMode: cfg.FileMode, Logger: cfg.Logger,
+		Sync: func(keys []storage.BlobKey) error { return s.blobs.Sync(context.Background(), keys...) },
 	})
 	if errors.Is(err, storage.ErrNoStore) && used {
 		return nil, fmt.Errorf("%w: the index %s is gone although the store has been used: restore it from a backup",

@@ -31,7 +31,10 @@ type Index interface {
 	Size(ctx context.Context) (int64, error)
 
 	// Add adds a reference to a blob that is there, or else inserts the blob
-	// if add.Staged, or else is ErrNotFound. It returns the blob's row.
+	// if add.Staged, or else is ErrNotFound. It returns the blob's row. An
+	// index is given a function that makes staged bytes durable (Sync of
+	// Blobs), and calls it before it commits an addition that is staged, once
+	// for all that it commits together.
 	Add(ctx context.Context, add *storage.Addition) (storage.BlobRow, error)
 	// Remove ends a reference, and its blob with the last one.
 	Remove(ctx context.Context, id storage.ID) (storage.Removal, error)
@@ -61,8 +64,8 @@ type Blobs interface {
 	Spool(ctx context.Context, id storage.UUID, r io.Reader) (spool string, err error)
 	Claim(ctx context.Context, spool string, key storage.BlobKey) error
 	Drop(ctx context.Context, spool string) error
-	// Sync makes what is staged durable.
-	Sync(ctx context.Context, key storage.BlobKey) error
+	// Sync makes what is staged durable, all in one go.
+	Sync(ctx context.Context, keys ...storage.BlobKey) error
 	// Discard removes what is staged.
 	Discard(ctx context.Context, key storage.BlobKey) error
 	// Prepare makes room for a path until done is called.

@@ -204,9 +204,6 @@ func (s *store) insert(ctx context.Context, p *payload, add *storage.Addition, t
 	if err := s.faults.reach(ctx, faultStaged); err != nil {
 		return storage.BlobRow{}, errors.Join(err, s.blobs.Discard(after, key))
 	}
-	if err := s.blobs.Sync(ctx, key); err != nil {
-		return storage.BlobRow{}, errors.Join(err, s.blobs.Discard(after, key))
-	}
 	add.Staged = true
 	blob, err := s.index.Add(ctx, add)
 	if err != nil {

@@ -1,4 +1,4 @@
-package group
+package boltindex
 
 import (
 	"context"
@@ -10,12 +10,12 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-type item struct{ ran atomic.Int32 }
+type groupItem struct{ ran atomic.Int32 }
 
-func TestEveryItemRunsOnceInBoundedGroups(t *testing.T) {
+func TestGroupRunsEveryItemOnce(t *testing.T) {
 	var running atomic.Int32
 	var groups atomic.Int32
-	g := New(16, func(items []*item) {
+	g := newGroup(16, func(items []*groupItem) {
 		require.Equal(t, int32(1), running.Add(1), "two groups at once")
 		require.LessOrEqual(t, len(items), 16)
 		for _, it := range items {
@@ -24,12 +24,12 @@ func TestEveryItemRunsOnceInBoundedGroups(t *testing.T) {
 		groups.Add(1)
 		running.Add(-1)
 	})
-	items := make([]item, 2000)
+	items := make([]groupItem, 2000)
 	var wg sync.WaitGroup
 	for i := range items {
 		wg.Go(func() {
-			require.NoError(t, g.Do(t.Context(), &items[i]))
-			require.Equal(t, int32(1), items[i].ran.Load(), "Do returned before its group ran")
+			require.NoError(t, g.do(t.Context(), &items[i]))
+			require.Equal(t, int32(1), items[i].ran.Load(), "do returned before its group ran")
 		})
 	}
 	wg.Wait()
@@ -38,10 +38,10 @@ func TestEveryItemRunsOnceInBoundedGroups(t *testing.T) {
 	}
 }
 
-func TestWaitingItemsShareAGroup(t *testing.T) {
+func TestGroupIsShared(t *testing.T) {
 	started, release := make(chan struct{}), make(chan struct{})
 	var sizes []int
-	g := New(100, func(items []*item) {
+	g := newGroup(100, func(items []*groupItem) {
 		sizes = append(sizes, len(items))
 		if len(sizes) == 1 {
 			close(started)
@@ -49,10 +49,10 @@ func TestWaitingItemsShareAGroup(t *testing.T) {
 		}
 	})
 	var wg sync.WaitGroup
-	wg.Go(func() { _ = g.Do(t.Context(), &item{}) })
+	wg.Go(func() { _ = g.do(t.Context(), &groupItem{}) })
 	<-started
 	for range 10 {
-		wg.Go(func() { _ = g.Do(t.Context(), &item{}) })
+		wg.Go(func() { _ = g.do(t.Context(), &groupItem{}) })
 	}
 	require.Eventually(t, func() bool { return g.waiting() == 10 }, 5*time.Second, time.Millisecond)
 	close(release)
@@ -62,8 +62,8 @@ func TestWaitingItemsShareAGroup(t *testing.T) {
 
 // Items whose context ends leave the queue, whoever leads at that moment, and
 // the others still run.
-func TestWithdraw(t *testing.T) {
-	g := New(4, func(items []*item) {
+func TestGroupWithdraw(t *testing.T) {
+	g := newGroup(4, func(items []*groupItem) {
 		for _, it := range items {
 			it.ran.Add(1)
 		}
@@ -78,8 +78,8 @@ func TestWithdraw(t *testing.T) {
 					go cancel()
 					ctx = c
 				}
-				it := &item{}
-				err := g.Do(ctx, it)
+				it := &groupItem{}
+				err := g.do(ctx, it)
 				if err != nil {
 					require.ErrorIs(t, err, context.Canceled)
 					require.Zero(t, it.ran.Load(), "withdrawn and run all the same")
@@ -93,13 +93,13 @@ func TestWithdraw(t *testing.T) {
 	}
 }
 
-func (g *Group[T]) waiting() int {
+func (g *group[T]) waiting() int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return len(g.queue)
 }
 
-func (g *Group[T]) busyNow() bool {
+func (g *group[T]) busyNow() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.busy

@@ -1,8 +1,4 @@
-// Package group lets concurrent callers share one costly step: a sync of the
-// disk, a transaction. Whoever finds the step idle runs it for everybody who
-// waits; the next group forms while it runs. There is no timer, so a lone
-// caller never waits for company.
-package group
+package boltindex
 
 import (
 	"context"
@@ -10,9 +6,11 @@ import (
 	"sync"
 )
 
-// Group runs items in groups, one group at a time, in order of arrival. It is
-// safe for concurrent use.
-type Group[T any] struct {
+// group lets concurrent callers share one costly step. Whoever finds the step
+// idle runs it for everybody who waits; the next group forms while it runs.
+// There is no timer, so a lone caller never waits for company. Groups run one
+// at a time, in order of arrival.
+type group[T any] struct {
 	run func(items []T)
 	max int
 
@@ -33,16 +31,16 @@ const (
 	lead               // run the next group yourself
 )
 
-// New returns a Group that calls run with 1 to max items at a time. Results go
-// through the items themselves: run has returned when Do returns nil.
-func New[T any](max int, run func(items []T)) *Group[T] {
-	return &Group[T]{run: run, max: max}
+// newGroup returns a group that calls run with 1 to max items at a time. Results
+// go through the items themselves: run has returned when do returns nil.
+func newGroup[T any](max int, run func(items []T)) *group[T] {
+	return &group[T]{run: run, max: max}
 }
 
-// Do adds item to a group and returns when that group has run. When ctx ends
-// before the group starts, the item is withdrawn and Do returns ctx's error;
-// once the group has started, Do waits for it.
-func (g *Group[T]) Do(ctx context.Context, item T) error {
+// do adds item to a group and returns when that group has run. When ctx ends
+// before the group starts, the item is withdrawn and do returns ctx's error;
+// once the group has started, do waits for it.
+func (g *group[T]) do(ctx context.Context, item T) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -72,7 +70,7 @@ func (g *Group[T]) Do(ctx context.Context, item T) error {
 
 // leadOne runs the group at the head of the queue, of which w is part, then
 // hands the lead on.
-func (g *Group[T]) leadOne(w *waiter[T]) {
+func (g *group[T]) leadOne(w *waiter[T]) {
 	g.mu.Lock()
 	n := min(len(g.queue), g.max)
 	members := g.queue[:n:n]
@@ -95,7 +93,7 @@ func (g *Group[T]) leadOne(w *waiter[T]) {
 }
 
 // passOn makes the head of the queue the next leader. The caller holds mu.
-func (g *Group[T]) passOn() {
+func (g *group[T]) passOn() {
 	if len(g.queue) == 0 {
 		g.busy = false
 		g.queue = nil
@@ -105,7 +103,7 @@ func (g *Group[T]) passOn() {
 }
 
 // withdraw takes w out of the queue and says whether it was still there.
-func (g *Group[T]) withdraw(w *waiter[T]) bool {
+func (g *group[T]) withdraw(w *waiter[T]) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	i := slices.Index(g.queue, w)

@@ -1,0 +1,46 @@
+package engine
+
+import "context"
+
+// FaultPoint names a step between two parts of a protocol, for tests.
+type FaultPoint = faultPoint
+
+// The steps at which a test can stop a store.
+const (
+	FaultStaged    = faultStaged
+	FaultCommitted = faultCommitted
+	FaultPublished = faultPublished
+	FaultRemoved   = faultRemoved
+	FaultSettled   = faultSettled
+)
+
+// WithFaults is config with fn called at every fault point.
+func WithFaults(config FileStoreConfig, fn func(context.Context, FaultPoint) error) FileStoreConfig {
+	config.faults = fn
+	return config
+}
+
+// Abandon lets go of the store as a killed process would: nothing is finished,
+// only the operating system's locks and files are let go.
+func (f *FileStore) Abandon() error {
+	f.mu.Lock()
+	f.closed = true
+	s := f.store
+	f.mu.Unlock()
+	f.users.Wait()
+	if s == nil {
+		return nil
+	}
+	s.ledger.stop()
+	return s.closeParts()
+}
+
+// Checkpoint makes a checkpoint now.
+func (f *FileStore) Checkpoint(ctx context.Context) error {
+	s, leave, err := f.enter(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	return s.checkpoint(ctx)
+}

@@ -1,0 +1,115 @@
+package engine_test
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"os"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/mediabolt/mediabolt/engine"
+	"github.com/mediabolt/mediabolt/storage"
+)
+
+// mustOpen opens a store that is verified and closed when the test ends, unless
+// the test closed it: then it is opened once more and verified.
+func mustOpen(t testing.TB, config engine.FileStoreConfig) *engine.FileStore {
+	t.Helper()
+	f, err := engine.Open(context.Background(), config)
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		verifyClean(t, f, config)
+		require.NoError(t, f.Close())
+	})
+	return f
+}
+
+// verifyClean requires that Verify, which includes bbolt's own check, finds no
+// damage in a store that may have been closed.
+func verifyClean(t testing.TB, f *engine.FileStore, config engine.FileStoreConfig) {
+	t.Helper()
+	ctx := context.Background()
+	if _, err := f.Stats(ctx); errors.Is(err, storage.ErrClosed) {
+		f, err = engine.Open(ctx, config)
+		require.NoError(t, err, "reopen for the final verification")
+		defer func() { require.NoError(t, f.Close()) }()
+	}
+	require.Empty(t, damage(t, f))
+}
+
+// damage is what Verify finds, notices left out.
+func damage(t testing.TB, f *engine.FileStore) []storage.Finding {
+	t.Helper()
+	var found []storage.Finding
+	for finding, err := range f.Verify(context.Background(), engine.VerifyOptions{}) {
+		require.NoError(t, err)
+		if finding.Severity == storage.SeverityDamage {
+			found = append(found, finding)
+		}
+	}
+	return found
+}
+
+// mustStore stores bytes and returns their reference.
+func mustStore(t testing.TB, f *engine.FileStore, data []byte, m storage.MediaMetadata) *storage.StorageReference {
+	t.Helper()
+	ref, err := f.Store(context.Background(), content(data), m)
+	require.NoError(t, err)
+	return ref
+}
+
+// content is bytes as MediaContent.
+func content(data []byte) *storage.MediaContent {
+	return &storage.MediaContent{
+		Type: "document", MimeType: "application/octet-stream",
+		Data: "data:;base64," + base64.StdEncoding.EncodeToString(data),
+	}
+}
+
+// mustRetrieve returns the bytes of a reference.
+func mustRetrieve(t testing.TB, f *engine.FileStore, ref *storage.StorageReference) []byte {
+	t.Helper()
+	got, err := f.Retrieve(context.Background(), ref)
+	require.NoError(t, err)
+	data, err := base64.StdEncoding.DecodeString(got.Data)
+	require.NoError(t, err)
+	return data
+}
+
+// skip ends a test that this machine cannot run; where every proof is required
+// it fails instead.
+func skip(t testing.TB, why string) {
+	t.Helper()
+	if os.Getenv("MEDIABOLT_REQUIRE_ALL") != "" {
+		t.Fatal("required here, cannot run: " + why)
+	}
+	t.Skip(why)
+}
+
+func TestSharedBlobOutlivesOneOfItsReferences(t *testing.T) {
+	ctx := context.Background()
+	config := engine.FileStoreConfig{BaseDir: t.TempDir(), EnableDeduplication: true}
+	f := mustOpen(t, config)
+	a := mustStore(t, f, []byte("hello world"), storage.MediaMetadata{SessionID: "s1", ConversationID: "c1"})
+	b := mustStore(t, f, []byte("hello world"), storage.MediaMetadata{SessionID: "s2", ConversationID: "c1"})
+	require.NotEqual(t, a.ID, b.ID)
+	require.Equal(t, a.Metadata["path"], b.Metadata["path"])
+
+	require.NoError(t, f.Delete(ctx, a))
+	require.NoError(t, f.Close())
+	f = mustOpen(t, config)
+	require.NoError(t, f.Delete(ctx, a), "a repeated delete is one delete, also after a restart")
+	require.Equal(t, []byte("hello world"), mustRetrieve(t, f, b))
+	_, err := f.Retrieve(ctx, a)
+	require.ErrorIs(t, err, storage.ErrNotFound)
+
+	require.NoError(t, f.Delete(ctx, b))
+	stats, err := f.Stats(ctx)
+	require.NoError(t, err)
+	require.Zero(t, stats.References+stats.Blobs+stats.LogicalBytes+stats.PhysicalBytes)
+	entries, err := os.ReadDir(config.BaseDir)
+	require.NoError(t, err)
+	require.Len(t, entries, 1, "only .mediabolt is left")
+}
