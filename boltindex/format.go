@@ -12,19 +12,22 @@ import (
 // begin checks the format of an index that was just opened, and records the
 // organization mode where it changed.
 func (x *Index) begin(mode storage.OrganizationMode) error {
-	recorded := ""
 	err := x.view(func(tx *bolt.Tx) error {
 		if err := checkFormat(tx); err != nil {
 			return err
 		}
 		meta := tx.Bucket(bucketMeta)
 		copy(x.storeID[:], meta.Get(keyStore))
-		recorded = string(meta.Get(keyOrganization))
+		x.organization = storage.OrganizationMode(meta.Get(keyOrganization))
 		return nil
 	})
-	if err != nil || recorded == string(mode) {
+	if err != nil {
 		return err
 	}
+	if mode == "" || mode == x.organization {
+		return x.organization.Validate()
+	}
+	x.organization = mode
 	return x.update(func(t *txn) error { return t.put(bucketMeta, keyOrganization, []byte(mode)) })
 }
 

@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/google/uuid"
@@ -29,7 +30,8 @@ type Config struct {
 	Root *os.Root
 	// Create allows a new index to be made where there is none.
 	Create bool
-	// Organization is recorded as the mode of this opening.
+	// Organization is recorded as the store's mode. Empty: the recorded one
+	// stays, in a new index by-session.
 	Organization storage.OrganizationMode
 	// NoSync leaves out every sync: the index then survives a killed process
 	// but not a power cut.
@@ -56,14 +58,17 @@ const lockRetry = 10 * time.Millisecond
 
 // Index is an open index. It is safe for concurrent use.
 type Index struct {
-	db      *bolt.DB
-	root    *os.Root
-	path    string // for messages
-	mode    fs.FileMode
-	log     *slog.Logger
-	sync    func(keys []storage.BlobKey) error
-	storeID uuid.UUID
-	commits *group[*op]
+	db           *bolt.DB
+	file         *os.File // the same file once more, to write ahead and to check pages
+	root         *os.Root
+	path         string // for messages
+	mode         fs.FileMode
+	log          *slog.Logger
+	sync         func(keys []storage.BlobKey) error
+	storeID      uuid.UUID
+	organization storage.OrganizationMode
+	commits      *group[*op]
+	growth       growth
 
 	mu      sync.Mutex // guards the rest; taken inside a transaction, never the other way round
 	touched map[storage.BlobKey]time.Time
@@ -106,7 +111,7 @@ func (x *Index) open(ctx context.Context, cfg *Config) error {
 		return err
 	}
 	if err := x.begin(cfg.Organization); err != nil {
-		return errors.Join(err, x.db.Close())
+		return errors.Join(err, x.closeFiles())
 	}
 	x.removeTemporary()
 	x.refillReserve()
@@ -120,7 +125,7 @@ func (x *Index) lock(ctx context.Context, cfg *Config) error {
 		db, err := x.openBolt(fileName, cfg.NoSync)
 		if err == nil {
 			x.db = db
-			return x.checkLength()
+			return x.openFile()
 		}
 		if !errors.Is(err, berrors.ErrTimeout) {
 			return err
@@ -139,19 +144,28 @@ func (x *Index) lock(ctx context.Context, cfg *Config) error {
 // openBolt opens one bbolt file of the directory, with a single attempt at its
 // lock. Whatever bbolt says of a file that is not whole becomes ErrCorrupted.
 func (x *Index) openBolt(name string, noSync bool) (db *bolt.DB, err error) {
+	var file *os.File
+	defer func() {
+		if err != nil && file != nil {
+			_ = abandon(file) // bbolt has closed it, unless it panicked
+		}
+	}()
 	defer guard(&err)
+	defer faultsPanic()()
 	db, err = bolt.Open(name, x.mode, &bolt.Options{
 		Timeout:         1, // less than bbolt's own pause: one attempt
 		FreelistType:    bolt.FreelistMapType,
 		InitialMmapSize: initialMmapSize(),
 		NoSync:          noSync,
 		NoStatistics:    true,
-		OpenFile: func(name string, flag int, mode fs.FileMode) (*os.File, error) {
-			return x.root.OpenFile(name, flag, mode)
+		OpenFile: func(name string, flag int, mode fs.FileMode) (_ *os.File, err error) {
+			file, err = x.root.OpenFile(name, flag, mode)
+			return file, err
 		},
 	})
-	switch {
-	case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrChecksum), errors.Is(err, berrors.ErrVersionMismatch):
+	var errno syscall.Errno
+	if err != nil && !errors.Is(err, berrors.ErrTimeout) && !errors.As(err, &errno) {
+		// What is left is bbolt's own word for a file that it cannot use.
 		return nil, fmt.Errorf("%w: %w: restore %s from a backup", storage.ErrCorrupted, err, x.path)
 	}
 	return db, err
@@ -167,22 +181,35 @@ func initialMmapSize() int {
 	return 1 << 30
 }
 
-// checkLength refuses a file that is shorter than its meta page says: reading
-// the missing pages through the map would kill the process.
-func (x *Index) checkLength() error {
+// openFile opens the file once more and refuses one that is shorter than its
+// meta page says: reading the missing pages through the map would fault.
+func (x *Index) openFile() (err error) {
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, x.closeFiles())
+		}
+	}()
 	var want int64
 	if err := x.view(func(tx *bolt.Tx) error { want = tx.Size(); return nil }); err != nil {
-		return errors.Join(err, x.db.Close())
+		return err
 	}
-	info, err := x.root.Stat(fileName)
+	if x.file, err = x.root.OpenFile(fileName, os.O_RDWR, 0); err != nil {
+		return err
+	}
+	info, err := x.file.Stat()
 	if err == nil && info.Size() < want {
 		err = fmt.Errorf("%w: index file of %d bytes, its meta page says %d: restore %s from a backup",
 			storage.ErrCorrupted, info.Size(), want, x.path)
 	}
-	if err != nil {
-		return errors.Join(err, x.db.Close())
+	return err
+}
+
+func (x *Index) closeFiles() error {
+	err := x.db.Close()
+	if x.file != nil {
+		err = errors.Join(err, x.file.Close())
 	}
-	return nil
+	return err
 }
 
 // create makes an empty index under a temporary name and links it into place.
@@ -208,20 +235,31 @@ func (x *Index) create() error {
 		if err := meta.Put(keyStore, store[:]); err != nil {
 			return err
 		}
+		if err := meta.Put(keyOrganization, []byte(storage.OrganizationBySession)); err != nil {
+			return err
+		}
 		return meta.Put(keyFormat, binary.BigEndian.AppendUint32(nil, formatVersion))
 	})
 	if err := errors.Join(err, db.Close()); err != nil {
 		return err
 	}
-	err = x.root.Link(temp, fileName)
-	if err != nil && !errors.Is(err, fs.ErrExist) {
-		// A filesystem without hard links.
-		err = x.root.Rename(temp, fileName)
-	}
-	if err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := x.place(temp); err != nil {
 		return err
 	}
 	return x.syncDir()
+}
+
+// place gives a new index its name, unless there is one of that name.
+func (x *Index) place(temp string) error {
+	err := x.root.Link(temp, fileName)
+	if err == nil || errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	// Another process that was faster removes what it takes for leftovers.
+	if _, e := x.root.Lstat(fileName); e == nil {
+		return nil
+	}
+	return x.root.Rename(temp, fileName) // a filesystem without hard links
 }
 
 func (x *Index) syncDir() error {
@@ -247,6 +285,9 @@ func (x *Index) removeTemporary() {
 	}
 }
 
+// Organization is the store's mode, as recorded.
+func (x *Index) Organization() storage.OrganizationMode { return x.organization }
+
 // StoreID identifies the store, and stays with it for life.
 func (x *Index) StoreID() uuid.UUID { return x.storeID }
 
@@ -260,7 +301,7 @@ func (x *Index) Close() error {
 	if flush {
 		err = x.update(func(*txn) error { return nil })
 	}
-	if err := errors.Join(err, x.db.Close()); err != nil {
+	if err := errors.Join(err, x.closeFiles()); err != nil {
 		return fmt.Errorf("close index %s: %w", x.path, storage.Classify(err))
 	}
 	return nil

@@ -23,13 +23,19 @@ const maxFindings = 10000
 func (x *Index) Verify(ctx context.Context) ([]storage.Finding, error) {
 	a := &audit{ctx: ctx}
 	err := x.view(func(tx *bolt.Tx) error {
+		// bbolt's check runs in a goroutine of its own, where a fault of the
+		// map cannot be caught.
+		if err := x.checkPages(tx); err != nil {
+			a.report(storage.Finding{Kind: storage.FindingIndex, Detail: err.Error()})
+			return nil
+		}
 		for err := range tx.Check() {
 			a.report(storage.Finding{Kind: storage.FindingIndex, Detail: err.Error()})
 		}
 		if len(a.findings) > 0 {
 			return nil // rows of a damaged tree say nothing
 		}
-		for _, step := range [...]func(*bolt.Tx) error{a.blobs, a.refs, a.lists, a.totals} {
+		for _, step := range [...]func(*bolt.Tx) error{a.blobs, a.refs, a.lists, a.mirrors, a.totals} {
 			if err := step(tx); err != nil {
 				return err
 			}
@@ -145,6 +151,15 @@ func (a *audit) lists(tx *bolt.Tx) error {
 			Detail: fmt.Sprintf("lists of IDs have %d entries, the reference rows %d", entries, a.members)})
 	}
 	return nil
+}
+
+func (a *audit) mirrors(tx *bolt.Tx) error {
+	return tx.Bucket(bucketMirrors).ForEach(func(k, v []byte) error {
+		if _, err := decodeMirror(k, v); err != nil {
+			a.report(storage.Finding{Kind: storage.FindingIndex, Detail: err.Error()})
+		}
+		return a.ctx.Err()
+	})
 }
 
 func (a *audit) totals(tx *bolt.Tx) error {

@@ -29,9 +29,9 @@ type FileStoreConfig struct {
 	// BaseDir is the directory of the store, absolute or relative to the
 	// working directory. It is made where it is missing.
 	BaseDir string
-	// Organization of the directories of new blobs. Default: by-session. A
-	// store may be opened with another mode than before; blobs that are there
-	// stay where they are.
+	// Organization of the directories of new blobs. Default: the mode that the
+	// store was last opened with, by-session for a new store. Another one
+	// applies from now on; blobs that are there stay where they are.
 	Organization storage.OrganizationMode
 	// EnableDeduplication keeps equal bytes once, however many references
 	// name them. Default: off, every Store writes a file of its own.
@@ -70,11 +70,10 @@ func (c FileStoreConfig) withDefaults() (FileStoreConfig, error) {
 		return c, fmt.Errorf("%w: BaseDir %q: %w", storage.ErrInvalidConfig, c.BaseDir, err)
 	}
 	c.BaseDir = abs
-	if c.Organization == "" {
-		c.Organization = storage.OrganizationBySession
-	}
-	if err := c.Organization.Validate(); err != nil {
-		return c, err
+	if c.Organization != "" {
+		if err := c.Organization.Validate(); err != nil {
+			return c, err
+		}
 	}
 	if c.MaxFileSize < 0 {
 		return c, fmt.Errorf("%w: MaxFileSize %d is negative", storage.ErrInvalidConfig, c.MaxFileSize)

@@ -97,12 +97,12 @@ func (f *FileStore) enter(ctx context.Context) (s *store, leave func(), err erro
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
-		return nil, nil, fmt.Errorf("store %s: %w", f.config.BaseDir, storage.ErrClosed)
+		return nil, nil, fmt.Errorf("store %s: %w", f.dir(), storage.ErrClosed)
 	}
 	if f.store == nil {
 		s, err := openStore(ctx, f.config)
 		if err != nil {
-			return nil, nil, fmt.Errorf("open store %s: %w", f.config.BaseDir, err)
+			return nil, nil, fmt.Errorf("open store %s: %w", f.dir(), err)
 		}
 		f.store = s
 	}
@@ -127,9 +127,17 @@ func (f *FileStore) Close() error {
 		return nil
 	}
 	if err := s.close(); err != nil {
-		return fmt.Errorf("close store %s: %w", f.config.BaseDir, err)
+		return fmt.Errorf("close store %s: %w", f.dir(), err)
 	}
 	return nil
+}
+
+// dir is the base directory for messages, absolute where that can be told.
+func (f *FileStore) dir() string {
+	if abs, err := filepath.Abs(f.config.BaseDir); err == nil && f.config.BaseDir != "" {
+		return abs
+	}
+	return f.config.BaseDir
 }
 
 func openStore(ctx context.Context, config FileStoreConfig) (_ *store, err error) {
@@ -164,6 +172,7 @@ func openStore(ctx context.Context, config FileStoreConfig) (_ *store, err error
 		return nil, err
 	}
 	s.index = index
+	s.cfg.Organization = index.Organization()
 	tree, err := blobs.Open(blobs.Config{
 		Root: s.root, NoSync: cfg.Sync == SyncNone, NoSyncFS: cfg.NoSyncFS,
 		FileMode: cfg.FileMode, DirMode: cfg.DirMode, Logger: cfg.Logger,

@@ -13,7 +13,6 @@ import (
 	"mime"
 	"os"
 	"strings"
-	"sync"
 	"syscall"
 
 	"github.com/gabriel-vasile/mimetype"
@@ -35,32 +34,6 @@ type payload struct {
 	size   int64
 	crc    uint32
 	digest storage.Digest
-}
-
-// buffers are reused between calls; one is at least inlineLimit+1 bytes.
-var buffers = sync.Pool{New: func() any { b := make([]byte, inlineLimit+1); return &b }}
-
-// maxPooled bounds what a buffer in the pool may hold on to, in bytes.
-const maxPooled = 8 << 20
-
-func newBuffer(n int) *[]byte {
-	b := buffers.Get().(*[]byte)
-	if n > len(*b) {
-		grown := make([]byte, n)
-		if n <= maxPooled {
-			*b = grown
-			return b
-		}
-		buffers.Put(b)
-		return &grown
-	}
-	return b
-}
-
-func freeBuffer(b *[]byte) {
-	if b != nil && len(*b) <= maxPooled {
-		buffers.Put(b)
-	}
 }
 
 func (p *payload) free() {
@@ -123,26 +96,25 @@ func (s *store) fromFile(ctx context.Context, name string) (*payload, error) {
 	case s.cfg.MaxFileSize > 0 && info.Size() > s.cfg.MaxFileSize:
 		return nil, fmt.Errorf("file %s of %d bytes: %w", name, info.Size(), tooLarge(s.cfg.MaxFileSize))
 	}
-	p, err := s.fromReader(ctx, f)
+	p, err := s.fromReader(ctx, f, info.Size())
 	if err != nil {
 		return nil, fmt.Errorf("file %s: %w", name, err)
 	}
 	return p, nil
 }
 
-// fromReader is the payload of a stream, in constant memory.
-func (s *store) fromReader(ctx context.Context, r io.Reader) (*payload, error) {
+// fromReader is the payload of a stream, in constant memory. size is how many
+// bytes it will have, if that is known, otherwise 0; it only saves copying.
+func (s *store) fromReader(ctx context.Context, r io.Reader, size int64) (*payload, error) {
 	r = &limitedReader{ctx: ctx, r: r, limit: s.cfg.MaxFileSize}
-	buffer := newBuffer(inlineLimit + 1)
-	n, err := io.ReadFull(r, (*buffer)[:inlineLimit+1])
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return inMemory((*buffer)[:n], buffer), nil
-	}
+	// One byte more than there is shows that there is no more.
+	head, buffer, err := readHead(r, int(min(size, inlineLimit))+1)
 	if err != nil {
-		freeBuffer(buffer)
 		return nil, err
 	}
-	head := (*buffer)[:n]
+	if len(head) <= inlineLimit {
+		return inMemory(head, buffer), nil
+	}
 	p := &payload{buffer: buffer, head: head}
 	in := &hashingReader{r: io.MultiReader(bytes.NewReader(head), r), sha: sha256.New()}
 	id, err := s.mint.next()
@@ -156,6 +128,37 @@ func (s *store) fromReader(ctx context.Context, r io.Reader) (*payload, error) {
 	p.size, p.crc = in.size, in.crc
 	in.sha.Sum(p.digest[:0])
 	return p, nil
+}
+
+// readHead reads to the end, or one byte more than inlineLimit, into a buffer
+// that has room for hint bytes at first.
+func readHead(r io.Reader, hint int) (head []byte, buffer *[]byte, err error) {
+	buffer = newBuffer(hint)
+	n := 0
+	for {
+		room := (*buffer)[:min(len(*buffer), inlineLimit+1)]
+		read, err := io.ReadFull(r, room[n:])
+		n += read
+		switch {
+		case err == io.EOF || err == io.ErrUnexpectedEOF || err == nil && n == inlineLimit+1:
+			return room[:n], buffer, nil
+		case err != nil:
+			freeBuffer(buffer)
+			return nil, nil, err
+		}
+		grown := newBuffer(4 * len(*buffer))
+		copy(*grown, room)
+		freeBuffer(buffer)
+		buffer = grown
+	}
+}
+
+// knownSize is how many bytes a stream has left, if it can tell, otherwise 0.
+func knownSize(r io.Reader) int64 {
+	if r, ok := r.(interface{ Len() int }); ok {
+		return int64(r.Len())
+	}
+	return 0
 }
 
 // limitedReader fails with ErrTooLarge past limit bytes, if limit is positive,

@@ -44,7 +44,7 @@ func (f *FileStore) StoreReader(ctx context.Context, r io.Reader, info storage.M
 		return nil, fmt.Errorf("%w: no reader", storage.ErrInvalidMedia)
 	}
 	return f.put(ctx, info, metadata, func(s *store) (*payload, string, error) {
-		p, err := s.fromReader(ctx, r)
+		p, err := s.fromReader(ctx, r, knownSize(r))
 		return p, "", err
 	})
 }

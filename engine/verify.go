@@ -211,7 +211,7 @@ func (v *verification) checkFile(row *storage.BlobRow) (kind storage.FindingKind
 	case err != nil:
 		return storage.FindingUnreadable, storage.Classify(err).Error(), nil
 	case sum.Sum32() != row.CRC:
-		return storage.FindingChecksum, fmt.Sprintf("CRC-32C %08x, its row says %08x; restore the file, or remove it and store the same bytes again", sum.Sum32(), row.CRC), nil
+		return storage.FindingChecksum, fmt.Sprintf("CRC-32C %08x, its row says %08x; restore the file from a backup, or move the damaged file away and store the same bytes again", sum.Sum32(), row.CRC), nil
 	}
 	return "", "", nil
 }
