@@ -1,8 +1,10 @@
 package blobs
 
 import (
+	"errors"
 	"io/fs"
 	"os"
+	"syscall"
 )
 
 // beneath is the file access of a tree: by names relative to the base
@@ -61,5 +63,9 @@ func (b beneath) Remove(name string) error {
 	if b.fast == nil {
 		return b.Root.Remove(name)
 	}
-	return b.fast.remove(name)
+	err := b.fast.remove(name)
+	if errors.Is(err, syscall.EISDIR) {
+		return b.Root.Remove(name)
+	}
+	return err
 }

@@ -9,6 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// errEscapes is what RESOLVE_BENEATH means by EXDEV.
+var errEscapes = errors.New("path escapes the store")
+
 // fastBase is the base directory as openat2 takes it.
 type fastBase struct{ dir *os.File }
 
@@ -42,6 +45,9 @@ func (f *fastBase) open(name string, flag int, perm fs.FileMode) (int, error) {
 		fd, err := unix.Openat2(int(f.dir.Fd()), name, &how)
 		if err == nil {
 			return fd, nil
+		}
+		if err == unix.EXDEV {
+			return -1, &os.PathError{Op: "openat2", Path: name, Err: errEscapes}
 		}
 		// EAGAIN: something was renamed while the kernel walked the name.
 		if err != unix.EINTR && err != unix.EAGAIN {

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"syscall"
 
 	"github.com/mediabolt/mediabolt/storage"
 )
@@ -25,7 +26,7 @@ func (t *Tree) AppendSidecar(ctx context.Context, blob *storage.BlobRow, l *stor
 	if err != nil {
 		return t.wrap("encode line of", name, err)
 	}
-	flag := os.O_WRONLY | os.O_APPEND
+	flag := os.O_WRONLY | os.O_APPEND | syscall.O_NONBLOCK
 	if l.First {
 		flag |= os.O_CREATE
 	}

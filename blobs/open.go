@@ -55,6 +55,10 @@ func (t *Tree) openRegular(name string) (*os.File, int64, error) {
 	// A pipe in place of the file must not block the opening.
 	f, err := t.root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
+		// A link that leads out of the store, or in circles.
+		if _, mode, e := t.root.Lstat(name); e == nil && mode == fs.ModeSymlink && !errors.Is(err, fs.ErrPermission) {
+			err = fmt.Errorf("%w: %s is no regular file but a link: %w", storage.ErrCorrupted, name, err)
+		}
 		return nil, 0, err
 	}
 	info, err := f.Stat()

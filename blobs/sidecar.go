@@ -21,9 +21,8 @@ import (
 //	{"v":1,"deleted":"<reference ID>","crc":"…"}
 //
 // crc is the CRC-32C of the line's bytes before `,"crc"`, in hexadecimal. The
-// live references are those added and not deleted, in whatever order. Nothing
-// but the beginning of a line reads `{"v":`, so a line survives one before it
-// that was cut short.
+// live references are those added and not deleted, in whatever order. A line
+// survives one before it that was cut short: it is found by its beginning.
 
 // sidecarVersion is the "v" of every line.
 const sidecarVersion = 1
@@ -156,24 +155,41 @@ func (b *sidecarBlob) row() (storage.BlobRow, error) {
 func decodeSidecar(data []byte) (s storage.Sidecar) {
 	s.Torn = len(data) > 0 && data[len(data)-1] != '\n'
 	for line := range bytes.SplitSeq(data, []byte{'\n'}) {
-		for len(line) > 0 {
-			l, blob, err := decodeLine(line)
-			if err == nil {
-				if l.First && s.Blob.Key == "" {
-					s.Blob = blob
-				}
-				s.Lines = append(s.Lines, l)
-				break
-			}
+		if len(line) == 0 {
+			continue
+		}
+		l, blob, err := decodeLine(line)
+		if err != nil {
 			s.Damaged++
 			s.Cause = err
-			// It may have been cut short, with a whole one behind it.
-			next := bytes.Index(line[1:], lineStart)
-			if next < 0 {
-				break
-			}
-			line = line[1+next:]
+			l, blob, err = decodeBehindTorn(line)
 		}
+		if err != nil {
+			continue
+		}
+		if l.First && s.Blob.Key == "" {
+			s.Blob = blob
+		}
+		s.Lines = append(s.Lines, l)
 	}
 	return s
+}
+
+// decodeBehindTorn reads the line at the end of one that begins with another
+// that was cut short. What looks like its beginning may also be a label named
+// "v", of which a line has one at most; so two places from the end are tried.
+func decodeBehindTorn(line []byte) (l storage.SidecarLine, blob storage.BlobRow, err error) {
+	err = errors.New("no line behind one that was cut short")
+	end := len(line)
+	for range 2 {
+		start := bytes.LastIndex(line[1:max(1, end)], lineStart) + 1
+		if start == 0 {
+			return l, blob, err
+		}
+		if l, blob, err = decodeLine(line[start:]); err == nil {
+			return l, blob, nil
+		}
+		end = start
+	}
+	return l, blob, err
 }

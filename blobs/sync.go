@@ -9,6 +9,7 @@ import (
 	"path"
 	"runtime"
 	"slices"
+	"syscall"
 
 	"github.com/mediabolt/mediabolt/storage"
 )
@@ -74,7 +75,7 @@ func (t *Tree) syncDirs(names ...string) error {
 }
 
 func (t *Tree) syncPath(name string) error {
-	f, err := t.root.Open(name)
+	f, err := t.root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return t.wrap("sync", name, err)
 	}

@@ -127,9 +127,9 @@ func (x *Index) update(fn func(*txn) error) (err error) {
 		return t.finish()
 	})
 	if err != nil {
-		x.judge(id, err)
+		return x.judge(id, err)
 	}
-	return err
+	return nil
 }
 
 func (x *Index) updateBolt(fn func(*bolt.Tx) error) (err error) {
@@ -140,18 +140,19 @@ func (x *Index) updateBolt(fn func(*bolt.Tx) error) (err error) {
 
 // judge decides after a failed transaction whether the index may go on. A
 // failure before the meta page leaves the old state, whole. When the meta page
-// is in the file but its sync failed, memory and disk may disagree: no further
-// change is accepted until the store has been reopened.
-func (x *Index) judge(id int, cause error) {
+// is in the file but its sync failed, memory and disk may disagree: the change
+// is in doubt, and no further one is accepted until the store is reopened.
+func (x *Index) judge(id int, cause error) error {
 	var now int
 	err := x.view(func(tx *bolt.Tx) error { now = tx.ID(); return nil })
 	if err == nil && now < id {
-		return
+		return cause
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.broken = fmt.Errorf("%w: a commit is in doubt, no change is accepted until the store is reopened: %w", storage.ErrIO, cause)
+	x.broken = fmt.Errorf("%w: an earlier change is in doubt, reopen the store: %w", storage.ErrIO, cause)
 	x.log.Error("index needs to be reopened", "index", x.path, "error", cause)
+	return fmt.Errorf("%w: %w", storage.ErrInDoubt, cause)
 }
 
 // txn is a write transaction with the counters' changes so far.
@@ -233,9 +234,11 @@ func (x *Index) Touch(key storage.BlobKey, at time.Time) {
 func (x *Index) applyTouches(t *txn) error {
 	x.mu.Lock()
 	touched := x.touched
-	if len(touched) > 0 {
-		x.touched = map[storage.BlobKey]time.Time{}
+	if len(touched) == 0 {
+		x.mu.Unlock()
+		return nil
 	}
+	x.touched = map[storage.BlobKey]time.Time{}
 	x.mu.Unlock()
 	for key, at := range touched {
 		row := t.bucket(bucketBlobs).Get([]byte(key))

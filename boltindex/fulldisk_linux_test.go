@@ -169,10 +169,3 @@ func TestFullDiskMixedGroup(t *testing.T) {
 	}
 	mustClose(t, x)
 }
-
-func countersOf(t testing.TB, x *boltindex.Index) storage.Counters {
-	t.Helper()
-	c, err := x.Counters(context.Background())
-	require.NoError(t, err)
-	return c
-}

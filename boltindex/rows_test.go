@@ -37,6 +37,13 @@ func mustAdd(t testing.TB, x *boltindex.Index, u storage.UUID, m storage.MediaMe
 	require.NoError(t, err)
 }
 
+func countersOf(t testing.TB, x *boltindex.Index) storage.Counters {
+	t.Helper()
+	c, err := x.Counters(context.Background())
+	require.NoError(t, err)
+	return c
+}
+
 // uuids are those of all references.
 func uuids(t testing.TB, x *boltindex.Index) []storage.UUID {
 	t.Helper()

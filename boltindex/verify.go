@@ -2,6 +2,7 @@ package boltindex
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	bolt "go.etcd.io/bbolt"
@@ -22,19 +23,17 @@ const maxFindings = 10000
 // the whole file. Errors: ErrCorrupted when even that is impossible, or ctx's.
 func (x *Index) Verify(ctx context.Context) ([]storage.Finding, error) {
 	a := &audit{ctx: ctx}
-	err := x.view(func(tx *bolt.Tx) error {
-		// bbolt's check runs in a goroutine of its own, where a fault of the
-		// map cannot be caught.
-		if err := x.checkPages(tx); err != nil {
-			a.report(storage.Finding{Kind: storage.FindingIndex, Detail: err.Error()})
-			return nil
-		}
-		for err := range tx.Check() {
-			a.report(storage.Finding{Kind: storage.FindingIndex, Detail: err.Error()})
-		}
-		if len(a.findings) > 0 {
-			return nil // rows of a damaged tree say nothing
-		}
+	err := x.view(func(tx *bolt.Tx) error { return x.checkPages(tx) })
+	if err == nil {
+		err = x.checkBolt(a)
+	}
+	if err != nil {
+		a.report(storage.Finding{Kind: storage.FindingIndex, Detail: err.Error()})
+	}
+	if len(a.findings) > 0 {
+		return a.findings, ctx.Err() // rows of a damaged tree say nothing
+	}
+	err = x.view(func(tx *bolt.Tx) error {
 		for _, step := range [...]func(*bolt.Tx) error{a.blobs, a.refs, a.lists, a.mirrors, a.totals} {
 			if err := step(tx); err != nil {
 				return err
@@ -43,6 +42,23 @@ func (x *Index) Verify(ctx context.Context) ([]storage.Finding, error) {
 		return nil
 	})
 	return a.findings, x.wrap(err)
+}
+
+// checkBolt is bbolt's own check. It looks at the list of free pages too, which
+// every commit changes, so it keeps writers out while it runs. checkPages must
+// have found nothing: the check runs in a goroutine of its own, where a fault
+// of the map cannot be caught.
+func (x *Index) checkBolt(a *audit) (err error) {
+	defer guard(&err)
+	tx, err := x.db.Begin(true)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, tx.Rollback()) }()
+	for err := range tx.Check() {
+		a.report(storage.Finding{Kind: storage.FindingIndex, Detail: err.Error()})
+	}
+	return nil
 }
 
 // audit is one run of Verify, in one read transaction.

@@ -44,6 +44,9 @@ type owedUnlink struct {
 
 func (l *ledger) start(s *store) {
 	l.some, l.full, l.quit = make(chan struct{}, 1), make(chan struct{}, 1), make(chan struct{})
+	if l.failing() || len(l.paid.Mirrors)+len(l.paid.Unlinks) > 0 {
+		signal(l.some) // what recovery could not pay
+	}
 	l.gone.Go(func() { l.run(s) })
 }
 

@@ -27,6 +27,7 @@ func (f *FileStore) Abandon() error {
 	f.closed = true
 	s := f.store
 	f.mu.Unlock()
+	close(f.gone)
 	f.users.Wait()
 	if s == nil {
 		return nil

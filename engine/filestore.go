@@ -37,9 +37,11 @@ import (
 // safe for any number of goroutines. It implements
 // storage.MediaStorageService.
 type FileStore struct {
-	config FileStoreConfig
+	config  FileStoreConfig
+	opening chan struct{} // of capacity 1; full while somebody opens or closes
+	gone    chan struct{} // closed when Close is done
 
-	mu     sync.Mutex // guards the rest
+	mu     sync.Mutex // guards the rest; taken after opening, held for moments
 	store  *store     // nil until the first use
 	closed bool
 	users  sync.WaitGroup // calls under way; Add only while mu is held and closed is false
@@ -72,7 +74,7 @@ const maxStaged = 512
 // that cannot be used, or a store that cannot be opened, is reported by every
 // call.
 func NewFileStore(config FileStoreConfig) *FileStore {
-	return &FileStore{config: config}
+	return &FileStore{config: config, opening: make(chan struct{}, 1), gone: make(chan struct{})}
 }
 
 // Open opens the store in config.BaseDir, or makes one, and finishes what a
@@ -94,20 +96,43 @@ func (f *FileStore) enter(ctx context.Context) (s *store, leave func(), err erro
 	if err := ctx.Err(); err != nil {
 		return nil, nil, err
 	}
+	if s, err := f.use(nil); s != nil || err != nil {
+		return s, f.users.Done, err
+	}
+	select {
+	case f.opening <- struct{}{}:
+		defer func() { <-f.opening }()
+	case <-ctx.Done():
+		return nil, nil, ctx.Err()
+	}
+	if s, err := f.use(nil); s != nil || err != nil {
+		return s, f.users.Done, err
+	}
+	opened, err := openStore(ctx, f.config)
+	if err != nil {
+		return nil, nil, fmt.Errorf("open store %s: %w", f.dir(), err)
+	}
+	if s, err = f.use(opened); err != nil {
+		return nil, nil, errors.Join(err, opened.close())
+	}
+	return s, f.users.Done, nil
+}
+
+// use counts a call on the open store, after it has taken opened for it if that
+// is not nil. It returns nil when the store has not been opened yet.
+func (f *FileStore) use(opened *store) (*store, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
-		return nil, nil, fmt.Errorf("store %s: %w", f.dir(), storage.ErrClosed)
+		return nil, fmt.Errorf("store %s: %w", f.dir(), storage.ErrClosed)
 	}
-	if f.store == nil {
-		s, err := openStore(ctx, f.config)
-		if err != nil {
-			return nil, nil, fmt.Errorf("open store %s: %w", f.dir(), err)
-		}
-		f.store = s
+	if opened != nil {
+		f.store = opened
 	}
-	f.users.Add(1)
-	return f.store, f.users.Done, nil
+	if f.store != nil {
+		f.users.Add(1)
+	}
+	return f.store, nil
 }
 
 // Close waits for the calls under way, makes everything durable, and lets go of
@@ -115,18 +140,20 @@ func (f *FileStore) enter(ctx context.Context) (s *store, leave func(), err erro
 // stay readable. An error does not leave the store open.
 func (f *FileStore) Close() error {
 	f.mu.Lock()
-	if f.closed {
-		f.mu.Unlock()
-		return nil
-	}
+	again := f.closed
 	f.closed = true
-	s := f.store
 	f.mu.Unlock()
-	f.users.Wait()
-	if s == nil {
+	if again {
+		<-f.gone
 		return nil
 	}
-	if err := s.close(); err != nil {
+	defer close(f.gone)
+	f.opening <- struct{}{} // whoever opens it now finds it closed, and closes it
+	f.users.Wait()
+	if f.store == nil {
+		return nil
+	}
+	if err := f.store.close(); err != nil {
 		return fmt.Errorf("close store %s: %w", f.dir(), err)
 	}
 	return nil

@@ -55,7 +55,7 @@ func inMemory(data []byte, buffer *[]byte) *payload {
 // data: URL declares.
 func (s *store) fromData(data string) (*payload, string, error) {
 	// White space and padding make up less than this for any sensible input.
-	if limit := s.cfg.MaxFileSize; limit > 0 && int64(len(data))/2 > limit+1024 {
+	if limit := s.cfg.MaxFileSize; limit > 0 && int64(len(data))/4 > limit+1024 {
 		return nil, "", tooLarge(limit)
 	}
 	var buffer *[]byte
@@ -169,21 +169,27 @@ type limitedReader struct {
 	r     io.Reader
 	limit int64
 	n     int64
+	err   error // of the stream: it stays, for a reader may drop one that comes with bytes
 }
 
 func (l *limitedReader) Read(p []byte) (int, error) {
+	if l.err != nil {
+		return 0, l.err
+	}
 	if err := l.ctx.Err(); err != nil {
 		return 0, err
 	}
 	n, err := l.r.Read(p)
 	l.n += int64(n)
-	if l.limit > 0 && l.n > l.limit {
-		return 0, tooLarge(l.limit)
+	switch {
+	case l.limit > 0 && l.n > l.limit:
+		n, l.err = 0, tooLarge(l.limit)
+	case err == io.EOF:
+		l.err = err
+	case err != nil:
+		l.err = fmt.Errorf("%w: reading the content: %w", storage.ErrInvalidMedia, err)
 	}
-	if err != nil && err != io.EOF {
-		err = fmt.Errorf("%w: reading the content: %w", storage.ErrInvalidMedia, err)
-	}
-	return n, err
+	return n, l.err
 }
 
 // hashingReader hashes what passes through it.

@@ -22,18 +22,33 @@ func (s *store) recover(ctx context.Context) error {
 		return err
 	}
 	for _, file := range staged {
-		if err := s.recoverStaged(ctx, file); err != nil {
+		switch err := s.recoverStaged(ctx, file); {
+		case err == nil:
+		case ctx.Err() != nil, errors.Is(err, storage.ErrCorrupted):
 			return err
+		default:
+			// Reads find what is staged, and a later opening tries again.
+			s.cfg.Logger.Warn("a staged file stays for now", "store", s.cfg.BaseDir, "path", file.Path, "error", err)
 		}
 	}
 	for _, u := range debt.Unlinks {
-		if err := s.blobs.Remove(ctx, "", u.Path); err != nil {
+		err := s.blobs.Remove(ctx, "", u.Path)
+		switch {
+		case err == nil:
+			s.ledger.paid.Unlinks = append(s.ledger.paid.Unlinks, u)
+		case ctx.Err() != nil:
 			return err
+		default:
+			s.cfg.Logger.Warn("file of a deleted blob stays for now", "store", s.cfg.BaseDir, "path", u.Path, "error", err)
+			s.ledger.oweUnlink(owedUnlink{path: u.Path})
 		}
 	}
-	s.ledger.paid.Unlinks = debt.Unlinks
-	if err := s.payMirrors(ctx, debt.Mirrors); err != nil {
+	switch err := s.payMirrors(ctx, debt.Mirrors); {
+	case err == nil:
+	case ctx.Err() != nil:
 		return err
+	default:
+		s.cfg.Logger.Warn("sidecars lack lines for now", "store", s.cfg.BaseDir, "error", err)
 	}
 	if len(staged)+len(debt.Unlinks)+len(debt.Mirrors) == 0 {
 		return nil
@@ -45,7 +60,14 @@ func (s *store) recover(ctx context.Context) error {
 	}
 	paid := s.ledger.paid
 	s.ledger.paid = storage.Debt{}
-	return s.index.Settle(ctx, paid)
+	err = s.index.Settle(ctx, paid)
+	if err != nil && ctx.Err() == nil {
+		// What was paid stays so; the debt is dropped at some checkpoint.
+		s.cfg.Logger.Warn("debt stays for now", "store", s.cfg.BaseDir, "error", err)
+		s.ledger.paid = paid
+		return nil
+	}
+	return err
 }
 
 // recoverStaged publishes a staged file whose row was committed, and removes
@@ -78,13 +100,19 @@ func (s *store) recoverStaged(ctx context.Context, file storage.StagedFile) erro
 	if good, err := s.stagedMatches(ctx, &blob); err != nil {
 		return err
 	} else if !good {
+		s.cfg.Logger.Warn("a staged file is not what its row says and goes", "store", s.cfg.BaseDir, "path", file.Path, "blob", blob.Path)
 		return s.blobs.Discard(ctx, file.Key)
 	}
+	return s.publish(ctx, &blob)
+}
+
+// publish publishes what is staged for a row.
+func (s *store) publish(ctx context.Context, blob *storage.BlobRow) error {
 	done, err := s.blobs.Prepare(ctx, blob.Path)
 	if err != nil {
 		return err
 	}
-	err = s.blobs.Publish(ctx, file.Key, blob.Path)
+	err = s.blobs.Publish(ctx, blob.Key, blob.Path)
 	done(err == nil)
 	return err
 }

@@ -135,6 +135,9 @@ func (s *store) add(ctx context.Context, p *payload, add *storage.Addition) (sto
 	defer unlock()
 	target := add.Blob.Path
 	if dedup {
+		if err := s.publishStuck(ctx, add.Blob.Key); err != nil {
+			return storage.BlobRow{}, errors.Join(err, s.drop(ctx, p))
+		}
 		blob, there, err := s.share(ctx, add)
 		if there || err != nil {
 			return blob, errors.Join(err, s.drop(ctx, p))
@@ -144,6 +147,28 @@ func (s *store) add(ctx context.Context, p *payload, add *storage.Addition) (sto
 		}
 	}
 	return s.insert(ctx, p, add, target)
+}
+
+// publishStuck publishes a blob that is in staging alone because an earlier
+// publish failed, so that staging the same bytes again does not put its only
+// copy at risk. The caller holds the lock of the key.
+func (s *store) publishStuck(ctx context.Context, key storage.BlobKey) error {
+	blob, err := s.index.Blob(ctx, key)
+	if errors.Is(err, storage.ErrNotFound) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	if _, err := s.blobs.Size(ctx, blob.Path); !errors.Is(err, storage.ErrNotFound) {
+		return nil
+	}
+	good, err := s.stagedMatches(ctx, &blob)
+	if errors.Is(err, storage.ErrNotFound) || err == nil && !good {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	return s.publish(ctx, &blob)
 }
 
 // drop removes the spool of a payload that is not going to be staged.
@@ -207,7 +232,7 @@ func (s *store) insert(ctx context.Context, p *payload, add *storage.Addition, t
 	add.Staged = true
 	blob, err := s.index.Add(ctx, add)
 	if err != nil {
-		return storage.BlobRow{}, errors.Join(err, s.discardUncommitted(after, key))
+		return storage.BlobRow{}, errors.Join(err, s.discardFailed(after, key, err))
 	}
 	if err := s.faults.reach(ctx, faultCommitted); err != nil {
 		return blob, err
@@ -247,10 +272,10 @@ func (s *store) stage(ctx context.Context, p *payload, key storage.BlobKey) erro
 	return nil
 }
 
-// discardUncommitted removes what was staged for a commit that failed. When the
+// discardFailed removes what was staged for a commit that failed. When the
 // commit is in doubt, the staged bytes stay for the next opening.
-func (s *store) discardUncommitted(ctx context.Context, key storage.BlobKey) error {
-	if _, err := s.index.Blob(ctx, key); !errors.Is(err, storage.ErrNotFound) {
+func (s *store) discardFailed(ctx context.Context, key storage.BlobKey, cause error) error {
+	if errors.Is(cause, storage.ErrInDoubt) {
 		return nil
 	}
 	return s.blobs.Discard(ctx, key)
@@ -266,10 +291,19 @@ func (s *store) undo(ctx context.Context, add *storage.Addition, blob *storage.B
 	if err != nil {
 		return fmt.Errorf("reference %s stays behind: %w", id, err)
 	}
-	if err := s.blobs.Discard(ctx, blob.Key); err != nil {
+	// What is staged is this call's own: publishStuck has seen to any other.
+	err = s.blobs.Discard(ctx, blob.Key)
+	if !removal.Last {
+		s.payRemoval(ctx, id.UUID, &removal)
 		return err
 	}
-	s.payRemoval(ctx, id.UUID, &removal)
+	// The caller holds the key's lock, which payRemoval would wait for.
+	u := owedUnlink{key: blob.Key, path: blob.Path}
+	if err := errors.Join(err, s.blobs.Remove(ctx, blob.Key, blob.Path)); err != nil {
+		s.ledger.oweUnlink(u)
+		return err
+	}
+	s.ledger.payUnlink(u.path)
 	return nil
 }
 

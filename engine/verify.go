@@ -7,6 +7,7 @@ import (
 	"hash/crc32"
 	"io"
 	"iter"
+	"slices"
 	"time"
 
 	"github.com/mediabolt/mediabolt/storage"
@@ -169,7 +170,14 @@ func (v *verification) blob(row *storage.BlobRow) error {
 	}
 	if kind != "" {
 		f := storage.Finding{Kind: kind, Path: row.Path, Blob: row.Key.String(), Detail: detail}
-		v.doubt(f, func() (bool, error) { return v.rowStands(row) })
+		v.doubt(f, func() (bool, error) {
+			stands, err := v.rowStands(row)
+			if err != nil || !stands {
+				return false, err
+			}
+			kind, _, err := v.checkFile(row) // it may have been healed
+			return kind != "", err
+		})
 	}
 	return v.checkSidecar(row)
 }
@@ -359,6 +367,13 @@ func (v *verification) stillOrphan(file *storage.TreeFile) (bool, error) {
 	if _, err := v.s.blobs.Size(v.ctx, file.Path); errors.Is(err, storage.ErrNotFound) {
 		return false, nil
 	}
+	debt, err := v.s.index.Debt(v.ctx)
+	if err != nil {
+		return false, err
+	}
+	if slices.Contains(debt.Unlinks, storage.Unlink{Path: file.Blob}) {
+		return false, nil // reported as an unlink
+	}
 	named, err := v.named(file)
 	return !named, err
 }
@@ -371,6 +386,14 @@ func (v *verification) staging() error {
 	}
 	for _, file := range staged {
 		if file.InUse {
+			continue
+		}
+		if file.Key == "" && !file.Spool {
+			f := storage.Finding{Kind: storage.FindingForeignFile, Severity: storage.SeverityNotice, Path: file.Path,
+				Detail: "a file in staging that is not of this store; it is left alone"}
+			if err := v.report(f); err != nil {
+				return err
+			}
 			continue
 		}
 		f := storage.Finding{Kind: storage.FindingStaging, Path: file.Path, Blob: file.Key.String(),

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 )
 
 // What a call can run into at any time.
@@ -27,6 +28,10 @@ var (
 	// ErrIO: the disk or the filesystem failed in another way (EIO and the
 	// like).
 	ErrIO error = &sentinel{"input/output failure", nil}
+
+	// ErrInDoubt: a change failed so late that it may have happened all the
+	// same. The store accepts no further change; reopening it tells.
+	ErrInDoubt error = &sentinel{"outcome unknown until the store is reopened", nil}
 )
 
 // What a caller passed that cannot be used.
@@ -71,9 +76,10 @@ func (e *sentinel) Error() string { return e.msg }
 func (e *sentinel) Unwrap() error { return e.is }
 
 // Classify wraps an error of the operating system with the sentinel that it
-// means: ErrDiskSpace, ErrPermission, or ErrIO for every other errno. An error
-// that wraps a sentinel already, a context's error, fs.ErrNotExist,
-// fs.ErrExist and errors that name no errno come back as they are.
+// means: ErrDiskSpace, ErrPermission (also for a path that os.Root does not
+// follow), or ErrIO for every other errno. An error
+// that wraps a sentinel already, a context's error, and errors that name no
+// errno come back as they are.
 func Classify(err error) error {
 	if err == nil {
 		return nil
@@ -86,10 +92,15 @@ func Classify(err error) error {
 		return fmt.Errorf("%w: %w", ErrDiskSpace, err)
 	case isDenied(err):
 		return fmt.Errorf("%w: %w", ErrPermission, err)
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrExist), errors.Is(err, fs.ErrClosed):
-		return err
 	case isErrno(err):
 		return fmt.Errorf("%w: %w", ErrIO, err)
+	}
+	// What is left of errors of paths is os.Root's refusal to leave the
+	// directory, which it does not export.
+	var refused *fs.PathError
+	var unlinked *os.LinkError
+	if (errors.As(err, &refused) || errors.As(err, &unlinked)) && !errors.Is(err, fs.ErrClosed) {
+		return fmt.Errorf("%w: %w", ErrPermission, err)
 	}
 	return err
 }

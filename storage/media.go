@@ -66,7 +66,7 @@ type MediaMetadata struct {
 }
 
 // Validate answers ErrInvalidMedia, naming the field, for anything over its
-// bound or not valid UTF-8, and for a year outside 1 to 9999.
+// bound or not valid UTF-8, and for a year outside 1 to 9999 in UTC.
 func (m *MediaMetadata) Validate() error {
 	ids := [...]struct{ field, id string }{
 		{"conversation ID", m.ConversationID}, {"session ID", m.SessionID},
@@ -77,8 +77,8 @@ func (m *MediaMetadata) Validate() error {
 			return err
 		}
 	}
-	if y := m.CreatedAt.Year(); y < 1 || y > 9999 {
-		return fmt.Errorf("%w: created at %v: year outside 1 to 9999", ErrInvalidMedia, m.CreatedAt)
+	if y := m.CreatedAt.UTC().Year(); y < 1 || y > 9999 {
+		return fmt.Errorf("%w: created at %v: year outside 1 to 9999 in UTC", ErrInvalidMedia, m.CreatedAt)
 	}
 	return m.validateLabels()
 }

@@ -25,6 +25,7 @@ type app struct {
 
 	dir         string // --store; empty: not given
 	asJSON      bool
+	verbose     bool
 	lockTimeout time.Duration
 
 	running bool // the command line was understood
@@ -63,6 +64,7 @@ Data goes to standard output, everything else to standard error. Exit codes:
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.dir, "store", "", "`DIR` of the store (default: $"+storeVariable+")")
 	flags.BoolVar(&a.asJSON, "json", false, "print JSON, one object a line")
+	flags.BoolVarP(&a.verbose, "verbose", "v", false, "show what the store does by itself, as the recovery after a crash")
 	flags.DurationVar(&a.lockTimeout, "lock-timeout", 5*time.Second, "how long to wait, a `DURATION`, for another process that has the store open; 0 does not wait")
 	if err := root.MarkPersistentFlagDirname("store"); err != nil {
 		panic(err) // the flag is the one above
@@ -131,9 +133,13 @@ func (a *app) withExisting(ctx context.Context, do func(*engine.FileStore) error
 	return a.withStore(ctx, engine.FileStoreConfig{NoCreate: true, EnableDeduplication: true}, do)
 }
 
-// logger shows what the store reports by itself: warnings and worse.
+// logger shows what the store reports by itself: warnings and worse, or all of
+// it with --verbose.
 func (a *app) logger() *slog.Logger {
 	options := &slog.HandlerOptions{Level: slog.LevelWarn}
+	if a.verbose {
+		options.Level = slog.LevelInfo
+	}
 	if a.asJSON {
 		return slog.New(slog.NewJSONHandler(a.stderr, options))
 	}

@@ -1,0 +1,231 @@
+package engine_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"os"
+	"strings"
+
+	"github.com/mediabolt/mediabolt/engine"
+	"github.com/mediabolt/mediabolt/storage"
+)
+
+// exampleStore opens a new store with dedup for an example. Calling cleanup
+// closes and removes it.
+func exampleStore() (store *engine.FileStore, cleanup func()) {
+	dir, err := os.MkdirTemp("", "mediabolt-example")
+	if err != nil {
+		log.Fatal(err)
+	}
+	store, err = engine.Open(context.Background(), engine.FileStoreConfig{BaseDir: dir, EnableDeduplication: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+	return store, func() {
+		if err := errors.Join(store.Close(), os.RemoveAll(dir)); err != nil {
+			log.Fatal(err)
+		}
+	}
+}
+
+// A store is a directory. What Store returned a reference for is durable, and
+// Retrieve gives it back, verified.
+func ExampleOpen() {
+	ctx := context.Background()
+	dir, err := os.MkdirTemp("", "mediabolt-example")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+
+	store, err := engine.Open(ctx, engine.FileStoreConfig{BaseDir: dir})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer store.Close()
+
+	// As a model's API returns a picture: base64, or a data: URL.
+	ref, err := store.Store(ctx, &storage.MediaContent{
+		Type:     "image",
+		MimeType: "image/png",
+		Data:     base64.StdEncoding.EncodeToString([]byte("the bytes of a picture")),
+	}, storage.MediaMetadata{SessionID: "session-xyz", ConversationID: "conv-123"})
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	// The ID is all that an application has to remember.
+	content, err := store.Retrieve(ctx, &storage.StorageReference{ID: ref.ID})
+	if err != nil {
+		log.Fatal(err)
+	}
+	data, err := base64.StdEncoding.DecodeString(content.Data)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("%s, %s: %s\n", content.Type, content.MimeType, data)
+	fmt.Println(strings.Replace(ref.Metadata["path"], ref.ID, "<ID>", 1))
+	// Output:
+	// image, image/png: the bytes of a picture
+	// session-xyz/conv-123/<ID>.png
+}
+
+// Content of any size is streamed in, in constant memory. Without a declared
+// MIME type it is recognised by its first bytes.
+func ExampleFileStore_StoreReader() {
+	ctx := context.Background()
+	store, cleanup := exampleStore()
+	defer cleanup()
+
+	file, err := os.Open("../testdata/media/tone.wav")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer file.Close()
+
+	ref, err := store.StoreReader(ctx, file, storage.MediaInfo{}, storage.MediaMetadata{
+		SessionID: "session-xyz",
+		Labels:    map[string]string{"file": "tone.wav"},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(ref.Metadata["type"], ref.Metadata["mime_type"], ref.Metadata["size"], "bytes")
+	// Output: audio audio/wav 24044 bytes
+}
+
+// Open gives a handle that reads, seeks and serves HTTP ranges through
+// http.ServeContent, in constant memory.
+func ExampleFileStore_Open() {
+	ctx := context.Background()
+	store, cleanup := exampleStore()
+	defer cleanup()
+	ref, err := store.StoreReader(ctx, strings.NewReader("once upon a time"), storage.MediaInfo{MimeType: "text/plain"}, storage.MediaMetadata{})
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	blob, err := store.Open(ctx, ref)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer blob.Close()
+	if _, err := blob.Seek(-4, io.SeekEnd); err != nil {
+		log.Fatal(err)
+	}
+	end, err := io.ReadAll(blob)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("%s, %d bytes, ends in %q\n", blob.MimeType(), blob.Size(), end)
+	// Output: text/plain, 16 bytes, ends in "time"
+}
+
+// With dedup, equal bytes are kept once. Deleting one reference never harms
+// another; the file goes with the last.
+func ExampleFileStore_Delete() {
+	ctx := context.Background()
+	store, cleanup := exampleStore()
+	defer cleanup()
+	put := func(session string) *storage.StorageReference {
+		ref, err := store.StoreReader(ctx, strings.NewReader("a shared picture"), storage.MediaInfo{}, storage.MediaMetadata{SessionID: session})
+		if err != nil {
+			log.Fatal(err)
+		}
+		return ref
+	}
+	alice, bob := put("alice"), put("bob")
+	fmt.Println("one file for both:", alice.Metadata["path"] == bob.Metadata["path"])
+
+	for range 2 { // deleting twice is deleting once
+		if err := store.Delete(ctx, alice); err != nil {
+			log.Fatal(err)
+		}
+	}
+	_, err := store.Retrieve(ctx, alice)
+	fmt.Println("alice's is gone:", errors.Is(err, storage.ErrNotFound))
+	_, err = store.Retrieve(ctx, bob)
+	fmt.Println("bob's is there:", err == nil)
+	// Output:
+	// one file for both: true
+	// alice's is gone: true
+	// bob's is there: true
+}
+
+// List goes through references, oldest first; a query narrows it to one
+// conversation, session, run or user.
+func ExampleFileStore_List() {
+	ctx := context.Background()
+	store, cleanup := exampleStore()
+	defer cleanup()
+	for i, text := range []string{"first", "second", "third"} {
+		_, err := store.StoreReader(ctx, strings.NewReader(text), storage.MediaInfo{}, storage.MediaMetadata{
+			SessionID: "session-xyz", ConversationID: fmt.Sprint("conv-", i%2), MessageIndex: i,
+		})
+		if err != nil {
+			log.Fatal(err)
+		}
+	}
+
+	for entry, err := range store.List(ctx, engine.Query{ConversationID: "conv-0"}) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println("message", entry.Metadata.MessageIndex, "has", entry.Size, "bytes")
+	}
+	// Output:
+	// message 0 has 5 bytes
+	// message 2 has 5 bytes
+}
+
+// Stats tells what is stored, and what dedup saved.
+func ExampleFileStore_Stats() {
+	ctx := context.Background()
+	store, cleanup := exampleStore()
+	defer cleanup()
+	for range 3 {
+		picture := bytes.NewReader(make([]byte, 1000))
+		if _, err := store.StoreReader(ctx, picture, storage.MediaInfo{}, storage.MediaMetadata{}); err != nil {
+			log.Fatal(err)
+		}
+	}
+
+	stats, err := store.Stats(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(stats.References, "references to", stats.Blobs, "blob")
+	fmt.Println(stats.PhysicalBytes, "bytes on disk,", stats.SavedBytes, "saved")
+	// Output:
+	// 3 references to 1 blob
+	// 1000 bytes on disk, 2000 saved
+}
+
+// Verify checks every promise of the store. Without a finding of
+// storage.SeverityDamage all is well.
+func ExampleFileStore_Verify() {
+	ctx := context.Background()
+	store, cleanup := exampleStore()
+	defer cleanup()
+	if _, err := store.StoreReader(ctx, strings.NewReader("precious"), storage.MediaInfo{}, storage.MediaMetadata{}); err != nil {
+		log.Fatal(err)
+	}
+
+	damaged := 0
+	for finding, err := range store.Verify(ctx, engine.VerifyOptions{}) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		if finding.Severity == storage.SeverityDamage {
+			damaged++
+			fmt.Println(finding.Kind, finding.Path, finding.Detail)
+		}
+	}
+	fmt.Println("damaged:", damaged)
+	// Output: damaged: 0
+}

@@ -1,0 +1,265 @@
+package storage_test
+
+import (
+	"encoding/json"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/mediabolt/mediabolt/storage"
+)
+
+// randomBytes fills dst from a generator of its own, the same each time.
+func randomBytes(seed uint64, dst []byte) {
+	random := rand.New(rand.NewPCG(seed, 1))
+	for i := range dst {
+		dst[i] = byte(random.Uint32())
+	}
+}
+
+func TestIDRoundTrip(t *testing.T) {
+	for seed := range uint64(1000) {
+		var id storage.ID
+		randomBytes(seed, id.Hash[:])
+		randomBytes(seed+1000, id.UUID[:])
+		s := id.String()
+		require.Len(t, s, 33)
+		require.Equal(t, strings.ToLower(s), s)
+		parsed, err := storage.ParseID(s)
+		require.NoError(t, err)
+		require.Equal(t, id, parsed)
+	}
+}
+
+func TestIDText(t *testing.T) {
+	for want, id := range map[string]storage.ID{
+		"000000-00000000000000000000000000": {},
+		"a1b2c3-00000000000000000000000004": {Hash: [3]byte{0xa1, 0xb2, 0xc3}, UUID: storage.UUID{15: 1}},
+		"ffffff-zzzzzzzzzzzzzzzzzzzzzzzzzw": {Hash: [3]byte{0xff, 0xff, 0xff}, UUID: storage.UUID(slices.Repeat([]byte{0xff}, 16))},
+	} {
+		require.Equal(t, want, id.String())
+		parsed, err := storage.ParseID(want)
+		require.NoError(t, err)
+		require.Equal(t, id, parsed)
+	}
+}
+
+// UUIDs sort as text like their bytes, so files sort in order of time.
+func TestUUIDOrder(t *testing.T) {
+	var last storage.UUID
+	list := make([]storage.UUID, 500)
+	for i := range list {
+		randomBytes(uint64(i), list[i][:])
+	}
+	slices.SortFunc(list, func(a, b storage.UUID) int { return slices.Compare(a[:], b[:]) })
+	for _, u := range list {
+		require.LessOrEqual(t, last.String(), u.String())
+		last = u
+	}
+}
+
+func TestParseIDRefuses(t *testing.T) {
+	const good = "a1b2c3-00000000000000000000000004"
+	for what, s := range map[string]string{
+		"nothing":                     "",
+		"too short":                   good[:32],
+		"too long":                    good + "0",
+		"no dash":                     strings.Replace(good, "-", "0", 1),
+		"upper-case hash":             "A1B2C3" + good[6:],
+		"upper-case UUID":             good[:32] + "W",
+		"no hexadecimal":              "g1b2c3" + good[6:],
+		"a letter left out":           good[:31] + "u4",
+		"l for 1":                     good[:31] + "l4",
+		"bits behind the last":        good[:32] + "1",
+		"a path":                      "../../" + good[6:],
+		"an extension":                good + ".png",
+		"a newline":                   good[:32] + "\n",
+		"NUL":                         good[:32] + "\x00",
+		"a UUID as others print it":   "a1b2c3-0190a5f4-7c3e-7b1a-9c1d-2f4b6a8c0e11",
+		"spaces":                      " " + good[:32],
+		"full-width digits":           "a1b2c3-" + strings.Repeat("０", 8) + "00",
+		"long":                        strings.Repeat("a", 1<<16),
+		"newline inside the UUID":     good[:20] + "\n" + good[21:],
+		"carriage return in the hash": "a1b\r\n3" + good[6:],
+	} {
+		id, err := storage.ParseID(s)
+		require.ErrorIs(t, err, storage.ErrInvalidRef, what)
+		require.Zero(t, id, what)
+		require.Less(t, len(err.Error()), 500, what)
+	}
+}
+
+func FuzzParseID(f *testing.F) {
+	f.Add("a1b2c3-00000000000000000000000004")
+	f.Add("a1b2c3-00000000000000000000000001")
+	f.Add("A1B2C3-00000000000000000000000000")
+	f.Add("../../-00000000000000000000000000")
+	f.Add("a1b2c3-0000000000000\n000000000000")
+	f.Fuzz(func(t *testing.T, s string) {
+		id, err := storage.ParseID(s)
+		if err != nil {
+			require.ErrorIs(t, err, storage.ErrInvalidRef)
+			return
+		}
+		require.Equal(t, s, id.String())
+	})
+}
+
+func TestDigest(t *testing.T) {
+	for seed := range uint64(200) {
+		var d storage.Digest
+		randomBytes(seed, d[:])
+		s := d.String()
+		require.Len(t, s, 64)
+		for _, spelling := range []string{s, "sha256:" + s, strings.ToUpper(s)} {
+			parsed, err := storage.ParseDigest(spelling)
+			require.NoError(t, err)
+			require.Equal(t, d, parsed)
+		}
+	}
+	require.Empty(t, storage.Digest{}.String())
+	require.True(t, storage.Digest{}.IsZero())
+	require.False(t, storage.Digest{31: 1}.IsZero())
+	zeros := strings.Repeat("0", 64)
+	for _, s := range []string{"", "sha256:", zeros[1:], zeros + "0", "sha256:" + zeros[1:], "sha512:" + zeros, "g" + zeros[1:], "SHA256:" + zeros, strings.Repeat("0", 1<<16)} {
+		d, err := storage.ParseDigest(s)
+		require.ErrorIs(t, err, storage.ErrInvalidRef, "%.80q", s)
+		require.Zero(t, d)
+		require.Less(t, len(err.Error()), 500)
+	}
+}
+
+func FuzzParseDigest(f *testing.F) {
+	f.Add(strings.Repeat("0", 64))
+	f.Add("sha256:" + strings.Repeat("a1", 32))
+	f.Add("sha256:" + strings.Repeat("A1", 32))
+	f.Add("sha256")
+	f.Fuzz(func(t *testing.T, s string) {
+		d, err := storage.ParseDigest(s)
+		if err != nil {
+			require.ErrorIs(t, err, storage.ErrInvalidRef)
+			return
+		}
+		text := strings.ToLower(strings.TrimPrefix(s, "sha256:"))
+		if d.IsZero() {
+			require.Equal(t, strings.Repeat("0", 64), text)
+			return
+		}
+		require.Equal(t, text, d.String())
+	})
+}
+
+func TestBlobKey(t *testing.T) {
+	for seed := range uint64(200) {
+		var d storage.Digest
+		var u storage.UUID
+		randomBytes(seed, d[:])
+		randomBytes(seed, u[:])
+		for _, key := range []storage.BlobKey{storage.DigestKey(d), storage.UUIDKey(u)} {
+			require.True(t, key.Valid())
+			parsed, err := storage.ParseBlobKey(key.String())
+			require.NoError(t, err)
+			require.Equal(t, key, parsed)
+		}
+		got, ok := storage.DigestKey(d).Digest()
+		require.True(t, ok)
+		require.Equal(t, d, got)
+		_, ok = storage.UUIDKey(u).Digest()
+		require.False(t, ok)
+	}
+	require.Empty(t, storage.BlobKey("").String())
+	for _, s := range []string{
+		"", "d", "u", "x" + strings.Repeat("0", 64), "d" + strings.Repeat("0", 63), "d" + strings.Repeat("0", 66),
+		"u" + strings.Repeat("0", 30), "u" + strings.Repeat("0", 64), "d" + strings.Repeat("A", 64), "D" + strings.Repeat("0", 64),
+		"../" + strings.Repeat("0", 62), "d" + strings.Repeat("g", 64), strings.Repeat("d", 1<<16), "é" + strings.Repeat("0", 64),
+	} {
+		key, err := storage.ParseBlobKey(s)
+		require.ErrorIs(t, err, storage.ErrInvalidRef, "%.80q", s)
+		require.Empty(t, key)
+	}
+	for _, key := range []storage.BlobKey{"", "d", "u", "dx", storage.BlobKey(strings.Repeat("d", 32)), storage.BlobKey(strings.Repeat("x", 33)), storage.BlobKey(strings.Repeat("u", 18))} {
+		require.False(t, key.Valid(), "%q", key)
+		_, ok := key.Digest()
+		require.False(t, ok, "%q", key)
+	}
+}
+
+func FuzzParseBlobKey(f *testing.F) {
+	f.Add("d" + strings.Repeat("0", 64))
+	f.Add("u" + strings.Repeat("f", 32))
+	f.Add("u" + strings.Repeat("F", 32))
+	f.Add("")
+	f.Fuzz(func(t *testing.T, s string) {
+		key, err := storage.ParseBlobKey(s)
+		if err != nil {
+			require.ErrorIs(t, err, storage.ErrInvalidRef)
+			return
+		}
+		require.True(t, key.Valid())
+		require.Equal(t, s, key.String())
+	})
+}
+
+func TestReferenceJSON(t *testing.T) {
+	for _, ref := range []storage.StorageReference{
+		{
+			ID: "a1b2c3-00000000000000000000000004", Backend: "file",
+			Metadata:  map[string]string{"path": "s/c/a1b2c3-00000000000000000000000004.png", "org": "by-session", "size": "12", "sha256": strings.Repeat("0", 64)},
+			CreatedAt: time.Date(2026, 3, 1, 12, 30, 15, 123456000, time.UTC),
+		},
+		{ID: "a1b2c3-00000000000000000000000004"},
+		{Metadata: map[string]string{"path": "é/\u2028/<&>\"", "": ""}},
+	} {
+		data, err := json.Marshal(&ref)
+		require.NoError(t, err)
+		var got storage.StorageReference
+		require.NoError(t, json.Unmarshal(data, &got))
+		require.Equal(t, ref, got)
+	}
+	data, err := json.Marshal(storage.StorageReference{ID: "x", Backend: "file", Metadata: map[string]string{"k": "v"}, CreatedAt: time.Unix(0, 0).UTC()})
+	require.NoError(t, err)
+	require.JSONEq(t, `{"id":"x","backend":"file","metadata":{"k":"v"},"created_at":"1970-01-01T00:00:00Z"}`, string(data))
+	var alone storage.StorageReference
+	require.NoError(t, json.Unmarshal([]byte(`{"id":"x"}`), &alone))
+	require.Equal(t, storage.StorageReference{ID: "x"}, alone)
+}
+
+func TestNameHash(t *testing.T) {
+	for path, want := range map[string]string{
+		"a1b2c3-00000000000000000000000004.png":       "a1b2c3",
+		"s/c/a1b2c3-00000000000000000000000004.png":   "a1b2c3",
+		"s-1/c-2/a1b2c3-00000000000000000000000004.x": "a1b2c3",
+	} {
+		require.Equal(t, want, (&storage.BlobRow{Path: path}).NameHash())
+	}
+}
+
+func TestFilterMatches(t *testing.T) {
+	m := storage.MediaMetadata{ConversationID: "c", SessionID: "s", RunID: "r"}
+	for _, f := range []storage.RefFilter{{}, {ConversationID: "c"}, {SessionID: "s", RunID: "r"}, {ConversationID: "c", SessionID: "s", RunID: "r"}} {
+		require.True(t, f.Matches(&m), "%+v", f)
+	}
+	for _, f := range []storage.RefFilter{{ConversationID: "s"}, {UserID: "u"}, {SessionID: "s", RunID: "x"}, {SessionID: "S"}, {SessionID: "s\x00"}} {
+		require.False(t, f.Matches(&m), "%+v", f)
+	}
+}
+
+func TestSidecarOfTombstones(t *testing.T) {
+	a, b := storage.UUID{1}, storage.UUID{2}
+	s := storage.Sidecar{Lines: []storage.SidecarLine{
+		{Deleted: b}, // before the addition that it ends
+		{First: true, Ref: &storage.RefRow{UUID: a}},
+		{Ref: &storage.RefRow{UUID: b}},
+	}}
+	require.Equal(t, map[storage.UUID]*storage.RefRow{a: s.Lines[1].Ref}, s.Live())
+	for _, m := range []storage.Mirror{{UUID: a}, {UUID: b}, {UUID: b, Deleted: true}} {
+		require.True(t, s.Has(&m), "%+v", m)
+	}
+	for _, m := range []storage.Mirror{{UUID: a, Deleted: true}, {UUID: storage.UUID{}}, {Deleted: true}} {
+		require.False(t, s.Has(&m), "%+v", m)
+	}
+}
