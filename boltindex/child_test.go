@@ -43,7 +43,7 @@ func startChild(t testing.TB, role, dir string) *child {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
 	c := &child{cmd: exec.CommandContext(ctx, os.Args[0])}
-	c.cmd.Env = append(os.Environ(), childRole+"="+role, "MEDIABOLT_TEST_DIR="+dir, "GORACE=halt_on_error=1")
+	c.cmd.Env = append(os.Environ(), childRole+"="+role, "MEDIABOLT_TEST_DIR="+dir, "GORACE=halt_on_error=1 atexit_sleep_ms=0")
 	c.cmd.Stderr = &c.errors
 	var err error
 	c.in, err = c.cmd.StdinPipe()

@@ -24,6 +24,7 @@ var sentinels = map[error]string{
 	storage.ErrCorrupted:     "media file corrupted",
 	storage.ErrInvalidRef:    "invalid storage reference",
 	storage.ErrIO:            "input/output failure",
+	storage.ErrInDoubt:       "outcome unknown until the store is reopened",
 	storage.ErrInvalidMedia:  "invalid media",
 	storage.ErrTooLarge:      "media too large",
 	storage.ErrInvalidConfig: "invalid configuration",
@@ -83,7 +84,7 @@ func TestClassifyLeavesAlone(t *testing.T) {
 	require.NoError(t, storage.Classify(nil))
 	for _, err := range []error{
 		context.Canceled, context.DeadlineExceeded, io.EOF, io.ErrUnexpectedEOF, errors.New("what else"),
-		fs.ErrNotExist, fs.ErrExist, fs.ErrClosed, &fs.PathError{Op: "open", Path: "p", Err: fs.ErrClosed},
+		fs.ErrNotExist, fs.ErrExist, fs.ErrClosed, &fs.PathError{Op: "read", Path: "p", Err: fs.ErrClosed},
 	} {
 		require.Equal(t, err, storage.Classify(err), "%v", err)
 	}
@@ -96,16 +97,20 @@ func TestClassifyLeavesAlone(t *testing.T) {
 
 // Errors as the operating system gives them.
 func TestClassifyReal(t *testing.T) {
-	_, err := os.Open(filepath.Join(t.TempDir(), "missing"))
+	dir := t.TempDir()
+	_, err := os.Open(filepath.Join(dir, "missing"))
 	require.ErrorIs(t, storage.Classify(err), storage.ErrIO)
 	require.ErrorIs(t, storage.Classify(err), fs.ErrNotExist)
-	root, err := os.OpenRoot(t.TempDir())
-	require.NoError(t, err)
-	defer func() { require.NoError(t, root.Close()) }()
-	_, err = root.Open("../outside")
-	require.ErrorIs(t, storage.Classify(err), storage.ErrPermission, "what os.Root refuses")
-	file := filepath.Join(t.TempDir(), "file")
+	file := filepath.Join(dir, "file")
 	require.NoError(t, os.WriteFile(file, nil, 0o600))
 	_, err = os.Open(filepath.Join(file, "below"))
 	require.ErrorIs(t, storage.Classify(err), storage.ErrIO)
+
+	root, err := os.OpenRoot(dir)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, root.Close()) }()
+	_, err = root.Open("../outside")
+	require.ErrorIs(t, storage.Classify(err), storage.ErrPermission, "a path that leads out")
+	require.ErrorIs(t, storage.Classify(root.Link("file", "../outside")), storage.ErrPermission)
+	require.ErrorIs(t, storage.Classify(root.Remove("../outside")), storage.ErrPermission)
 }

@@ -43,6 +43,8 @@ func TestMetadataBounds(t *testing.T) {
 		"last year":      {m: storage.MediaMetadata{CreatedAt: time.Date(9999, 12, 31, 23, 59, 59, 999, time.UTC)}, ok: true},
 		"year 0":         {m: storage.MediaMetadata{CreatedAt: time.Date(0, 12, 31, 0, 0, 0, 0, time.UTC)}, named: "created at"},
 		"year 10000":     {m: storage.MediaMetadata{CreatedAt: time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)}, named: "created at"},
+		"10000 in UTC":   {m: storage.MediaMetadata{CreatedAt: time.Date(9999, 12, 31, 23, 0, 0, 0, time.FixedZone("west", -3600*2))}, named: "created at"},
+		"year 0 in UTC":  {m: storage.MediaMetadata{CreatedAt: time.Date(1, 1, 1, 1, 0, 0, 0, time.FixedZone("east", 3600*2))}, named: "created at"},
 		"any index":      {m: storage.MediaMetadata{MessageIndex: -1, ContentIndex: 1 << 30}, ok: true},
 		"most labels":    {m: storage.MediaMetadata{Labels: labels(64, 2, 1)}, ok: true},
 		"too many":       {m: storage.MediaMetadata{Labels: labels(65, 2, 1)}, named: "65 labels"},
