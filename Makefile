@@ -1,6 +1,8 @@
 # mediabolt. Bare `make` lists the targets.
 
 GO          ?= go
+FUZZTIME    ?= 30s
+KILLS       ?= 500
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 VERSION     := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 MODULES     := . $(patsubst %/go.mod,%,$(wildcard bench/go.mod))
@@ -12,6 +14,10 @@ help: ## list the targets
 .PHONY: build
 build: ## build bin/mediabolt
 	$(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/mediabolt ./cmd/mediabolt
+
+.PHONY: demo
+demo: build ## store the sample media, kill a writer, recover, verify
+	@./testdata/demo.sh
 
 .PHONY: test
 test: ## run the tests, with the race detector
@@ -27,3 +33,22 @@ cross: ## build for darwin and windows
 	@for os in darwin windows; do for arch in amd64 arm64; do \
 		echo "GOOS=$$os GOARCH=$$arch"; \
 		GOOS=$$os GOARCH=$$arch $(GO) build -o /dev/null ./... && GOOS=$$os GOARCH=$$arch $(GO) vet ./... || exit 1; done; done
+
+.PHONY: fuzz
+fuzz: ## run every fuzz target for FUZZTIME each
+	@for p in ./storage ./blobs ./boltindex ./engine; do \
+		for f in $$($(GO) test -list '^Fuzz' $$p | grep ^Fuzz); do \
+			$(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1x $$p || exit 1; done; done
+
+.PHONY: crash
+crash: ## kill a writing process KILLS times
+	MEDIABOLT_KILL_ROUNDS=$(KILLS) $(GO) test -race -timeout 60m -run 'Kill|Crash' -v ./engine
+
+.PHONY: bench
+bench: ## measure the ratios to the floors of disk and cores (about 4 minutes)
+	@cd bench && $(GO) run ./cmd/mediabench
+
+.PHONY: bench-short
+bench-short: ## run every measurement once, too short to mean anything
+	@cd bench && $(GO) run ./cmd/mediabench -rounds 1 -time 200ms -preload 20000
+	@cd bench && $(GO) test -run '^$$' -bench . -benchtime 10x ./...

@@ -46,19 +46,23 @@ func (t *Tree) Sync(ctx context.Context, keys ...storage.BlobKey) error {
 	return err
 }
 
-// syncEach syncs every file, then the staging directories that name them.
+// syncEach syncs every file and the staging directories that name them. Both go
+// on at the same time: on a journalling filesystem they wait for one commit of
+// the journal instead of two.
 func (t *Tree) syncEach(keys []storage.BlobKey, files []*os.File) error {
 	touched := map[string]struct{}{}
-	for i, f := range files {
-		if f == nil {
-			continue // Sync reports it
-		}
-		if err := datasync(f); err != nil {
-			return t.wrap("sync", stagedPath(keys[i]), err)
-		}
-		touched[path.Dir(stagedPath(keys[i]))] = struct{}{}
+	for _, key := range keys {
+		touched[path.Dir(stagedPath(key))] = struct{}{}
 	}
-	return t.syncDirs(slices.Collect(maps.Keys(touched))...)
+	names := make(chan error, 1)
+	go func() { names <- t.syncDirs(slices.Collect(maps.Keys(touched))...) }()
+	var err error
+	for i, f := range files {
+		if f != nil && err == nil { // Sync reports one that is nil
+			err = t.wrap("sync", stagedPath(keys[i]), datasync(f))
+		}
+	}
+	return errors.Join(err, <-names)
 }
 
 // syncDirs makes the entries of directories durable.

@@ -1,0 +1,46 @@
+package bench
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Ratio is a figure of mediabolt over the floor it is held to, both measured in
+// the same run.
+type Ratio struct {
+	Name   string
+	Floor  string  // what the floor is
+	Want   float64 // the least that the ratio should be
+	Rounds []Round
+}
+
+// Round is one measurement of both, back to back, in operations per second.
+type Round struct{ Floor, Subject float64 }
+
+// Ratio is subject over floor.
+func (r Round) Ratio() float64 { return r.Subject / r.Floor }
+
+// Median is the round with the middle ratio.
+func (r *Ratio) Median() Round {
+	sorted := slices.SortedFunc(slices.Values(r.Rounds), func(a, b Round) int { return cmp.Compare(a.Ratio(), b.Ratio()) })
+	return sorted[len(sorted)/2]
+}
+
+// measure alternates floor and subject, so that what else the machine does
+// meets both.
+func (r *Ratio) measure(rounds int, d time.Duration, writers int, floor, subject func(writer int) func() error) error {
+	for range rounds {
+		f, err := Rate(writers, d, floor)
+		if err != nil {
+			return fmt.Errorf("%s: floor: %w", r.Name, err)
+		}
+		s, err := Rate(writers, d, subject)
+		if err != nil {
+			return fmt.Errorf("%s: %w", r.Name, err)
+		}
+		r.Rounds = append(r.Rounds, Round{f, s})
+	}
+	return nil
+}
