@@ -48,12 +48,13 @@ func FileName(id storage.ID, mimeType string) string {
 	return id.String() + extension(mimeType)
 }
 
-// parseFileName is the ID in the name of a blob or of its sidecar.
+// parseFileName is the ID in the name of a blob or of its sidecar. A copy that a
+// person made beside it ("….png.bak") is neither.
 func parseFileName(name string) (id storage.ID, sidecar, ok bool) {
 	name, sidecar = strings.CutSuffix(name, metaSuffix)
-	stem, _, _ := strings.Cut(name, ".")
+	stem, ext, dot := strings.Cut(name, ".")
 	id, err := storage.ParseID(stem)
-	return id, sidecar, err == nil
+	return id, sidecar, err == nil && dot && ext != "" && !strings.ContainsAny(ext, ".~ ")
 }
 
 // element is an ID as one path element, or missing for the empty ID. Distinct

@@ -47,8 +47,7 @@ func (t *Tree) createStaged(name string) (*os.File, error) {
 	return t.root.OpenFile(name, flag, t.cfg.FileMode)
 }
 
-// spoolBuffer is how much of a stream is in memory at a time, in bytes. Larger
-// ones were not faster.
+// spoolBuffer is how much of a stream is in memory at a time, in bytes.
 const spoolBuffer = 256 << 10
 
 var spoolBuffers = sync.Pool{New: func() any { return new([spoolBuffer]byte) }}

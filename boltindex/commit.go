@@ -116,7 +116,6 @@ func (x *Index) update(fn func(*txn) error) (err error) {
 	var id int
 	err = x.updateBolt(func(tx *bolt.Tx) error {
 		id = tx.ID()
-		x.growth.ahead(x.file, tx)
 		t := &txn{tx: tx}
 		if err := fn(t); err != nil {
 			return err

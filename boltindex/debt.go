@@ -9,7 +9,7 @@ import (
 )
 
 // maxDebtPage bounds the rows that one operation of Settle drops, so that a
-// checkpoint never makes the stores of its group wait for long: about 5 ms.
+// checkpoint never makes the stores of its group wait for long: about 1 ms.
 const maxDebtPage = 1024
 
 // Debt is everything that committed transactions owe to the directory tree.

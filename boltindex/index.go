@@ -50,7 +50,7 @@ type Config struct {
 }
 
 // maxGroup bounds the operations of one transaction, and so the memory of its
-// dirty pages: an operation dirties about ten pages of 4 KiB at worst.
+// dirty pages: a lone operation dirties about 18 pages of 4 KiB.
 const maxGroup = 512
 
 // lockRetry is the pause between two attempts to take the lock.
@@ -59,7 +59,7 @@ const lockRetry = 10 * time.Millisecond
 // Index is an open index. It is safe for concurrent use.
 type Index struct {
 	db           *bolt.DB
-	file         *os.File // the same file once more, to write ahead and to check pages
+	file         *os.File // the same file once more, to check its pages
 	root         *os.Root
 	path         string // for messages
 	mode         fs.FileMode
@@ -68,7 +68,6 @@ type Index struct {
 	storeID      uuid.UUID
 	organization storage.OrganizationMode
 	commits      *group[*op]
-	growth       growth
 
 	mu      sync.Mutex // guards the rest; taken inside a transaction, never the other way round
 	touched map[storage.BlobKey]time.Time
@@ -193,7 +192,7 @@ func (x *Index) openFile() (err error) {
 	if err := x.view(func(tx *bolt.Tx) error { want = tx.Size(); return nil }); err != nil {
 		return err
 	}
-	if x.file, err = x.root.OpenFile(fileName, os.O_RDWR, 0); err != nil {
+	if x.file, err = x.root.Open(fileName); err != nil {
 		return err
 	}
 	info, err := x.file.Stat()

@@ -106,8 +106,8 @@ func (x *Index) Size(ctx context.Context) (int64, error) {
 }
 
 // maxScan bounds the rows that one page looks at, so that a filter which lets
-// little through does not hold a transaction for long: about 5 ms.
-const maxScan = 4096
+// little through does not hold a transaction for long: about 3 ms.
+const maxScan = 1024
 
 // Refs is a page of up to limit references that filter lets through, with
 // their blobs, in order of their UUIDs (so of their time), those after the

@@ -149,8 +149,11 @@ func TestFilterThatLetsLittleThrough(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, page)
 	require.True(t, more)
-	page, _, more, err = x.Refs(ctx, filter, next, 10)
-	require.NoError(t, err)
+	for pages := 1; more && len(page) == 0; pages++ {
+		require.Less(t, pages, count, "every page gets on")
+		page, next, more, err = x.Refs(ctx, filter, next, 10)
+		require.NoError(t, err)
+	}
 	require.Len(t, page, 1)
 	require.False(t, more)
 	mustClose(t, x)

@@ -11,8 +11,8 @@ import (
 )
 
 // countPage bounds the blobs whose references are counted in one pass, and so
-// the memory of Verify: about 30 MiB.
-const countPage = 1 << 18
+// the memory of Verify: about 25 MiB.
+const countPage = 1 << 16
 
 // maxFindings bounds what Verify reports of one kind of scan: past that the
 // index is beyond telling row by row.
