@@ -73,7 +73,7 @@ func (s *Suite) stores(ctx context.Context, dir string) error {
 		want    float64
 	}{{manyWriters, 0.8}, {1, 0.4}} {
 		err := s.ratio(&Ratio{
-			Name:  fmt.Sprintf("store new 100 KiB, %d writers", r.writers),
+			Name:  fmt.Sprintf("store new 100 KiB, %d writer(s)", r.writers),
 			Floor: "create, write, fdatasync, rename", Want: r.want,
 		}, r.writers,
 			func(w int) func() error { return disk.Writer(w, storeSize) },

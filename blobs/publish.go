@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"path"
+	"syscall"
 
 	"github.com/mediabolt/mediabolt/storage"
 )
@@ -47,10 +48,9 @@ func (t *Tree) Publish(ctx context.Context, key storage.BlobKey, name string) er
 		t.Published(key, name)
 		return nil
 	}
-	if errors.Is(err, fs.ErrNotExist) {
+	if !noLinks(err) {
 		return t.wrap("publish", name, err)
 	}
-	// No hard links here, or not between these directories.
 	if e := t.root.Rename(staged, name); e != nil {
 		return t.wrap("publish", name, e)
 	}
@@ -65,6 +65,21 @@ func (t *Tree) Published(key storage.BlobKey, name string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.staged, key)
-	t.linked[key] = name
+	t.linked[key] = &link{path: name}
 	t.changed[path.Dir(name)] = struct{}{}
 }
+
+// noLinks says whether an error means that there are no hard links here, or not
+// between these directories: then a rename has to do.
+func noLinks(err error) bool {
+	for _, errno := range [...]error{syscall.EPERM, syscall.ENOSYS, syscall.EOPNOTSUPP, syscall.EXDEV, syscall.EMLINK, errors.ErrUnsupported} {
+		if errors.Is(err, errno) {
+			return true
+		}
+	}
+	return false
+}
+
+// Mirrored records that a sidecar holds lines that may not be durable, so that
+// the next Settle makes them so.
+func (t *Tree) Mirrored(name string) { t.note(path.Dir(name), name+metaSuffix) }

@@ -34,7 +34,8 @@ func (t *Tree) Remove(ctx context.Context, key storage.BlobKey, name string) err
 // unless another blob of that key is staged by now.
 func (t *Tree) removeLinked(ctx context.Context, key storage.BlobKey, name string) error {
 	t.mu.Lock()
-	ours := t.linked[key] == name
+	l := t.linked[key]
+	ours := l != nil && l.path == name
 	t.mu.Unlock()
 	if !ours {
 		return nil

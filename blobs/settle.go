@@ -19,6 +19,10 @@ func (t *Tree) Settle(ctx context.Context) error {
 	if err := heed(ctx); err != nil {
 		return err
 	}
+	// One at a time: what one has taken to sync, another must not count as
+	// durable.
+	t.settling.Lock()
+	defer t.settling.Unlock()
 	t.mu.Lock()
 	linked := maps.Clone(t.linked)
 	changed := slices.Sorted(maps.Keys(t.changed))
@@ -28,10 +32,11 @@ func (t *Tree) Settle(ctx context.Context) error {
 	t.mu.Unlock()
 
 	if err := t.settle(changed, sidecars); err != nil {
+		t.doubt(linked)
 		return err
 	}
-	for key, name := range linked {
-		if err := t.unstage(key, name); err != nil {
+	for key, link := range linked {
+		if err := t.unstage(key, link); err != nil {
 			t.log.Warn("staged name stays until the next opening", "error", err)
 		}
 	}
@@ -39,11 +44,11 @@ func (t *Tree) Settle(ctx context.Context) error {
 }
 
 func (t *Tree) settle(changed, sidecars []string) error {
-	switch {
-	case t.cfg.NoSync:
+	if t.cfg.NoSync {
 		return nil
-	case t.disk != nil:
-		return t.wrap("sync filesystem of", ".", t.disk.Sync())
+	}
+	if t.settler != nil && !t.distrust.Load() {
+		return t.wrap("sync filesystem of", ".", t.wholeSync(t.settler))
 	}
 	for _, name := range sidecars {
 		if err := t.syncPath(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -51,6 +56,16 @@ func (t *Tree) settle(changed, sidecars []string) error {
 		}
 	}
 	return t.syncUpwards(changed)
+}
+
+// doubt marks what could not be made durable: its staged names stay, whatever
+// later calls of Settle achieve.
+func (t *Tree) doubt(linked map[storage.BlobKey]*link) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, l := range linked {
+		l.doubtful = true
+	}
 }
 
 // syncUpwards syncs directories and all above them, the deepest first. One that
@@ -74,11 +89,12 @@ func (t *Tree) syncUpwards(changed []string) error {
 }
 
 // unstage removes the staged name of a published blob, unless something else
-// is staged under that key by now.
-func (t *Tree) unstage(key storage.BlobKey, name string) error {
+// is staged under that key by now. It holds mu meanwhile, so that nothing can
+// be.
+func (t *Tree) unstage(key storage.BlobKey, l *link) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.linked[key] != name {
+	if t.linked[key] != l || l.doubtful {
 		return nil
 	}
 	delete(t.linked, key)

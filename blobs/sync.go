@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path"
@@ -21,29 +22,58 @@ func (t *Tree) Sync(ctx context.Context, keys ...storage.BlobKey) error {
 	if err := heed(ctx); err != nil {
 		return err
 	}
-	files := make([]*os.File, len(keys))
-	t.mu.Lock()
-	for i, key := range keys {
-		files[i] = t.staged[key]
-		t.staged[key] = nil
-	}
-	t.mu.Unlock()
-	var err error
+	files, err := t.takeStaged(keys)
 	switch {
-	case t.cfg.NoSync:
-	case t.disk != nil && len(keys) >= wholeSyncFrom:
-		err = t.wrap("sync filesystem of", stagingDir, t.disk.Sync())
+	case err != nil, t.cfg.NoSync:
+	case t.disk != nil && len(keys) >= wholeSyncFrom && !t.distrust.Load():
+		err = t.wrap("sync filesystem of", stagingDir, t.wholeSync(t.disk))
 	default:
 		err = t.syncEach(keys, files)
 	}
 	for i, f := range files {
-		if f == nil {
-			err = errors.Join(err, fmt.Errorf("sync %s: %w: not staged", keys[i], storage.ErrNotFound))
-			continue
+		if f != nil {
+			err = errors.Join(err, t.wrap("close", stagedPath(keys[i]), f.Close()))
 		}
-		err = errors.Join(err, t.wrap("close", stagedPath(keys[i]), f.Close()))
 	}
 	return err
+}
+
+// wholeSync syncs the filesystem. An error may concern any file, also one of a
+// later group, whose own syncfs would not be told any more: from then on every
+// file is synced by itself.
+func (t *Tree) wholeSync(disk *filesystem) error {
+	err := disk.Sync()
+	if err != nil {
+		t.distrust.Store(true)
+	}
+	return err
+}
+
+// takeStaged returns the open files of staged blobs, and opens those that an
+// earlier process has staged.
+func (t *Tree) takeStaged(keys []storage.BlobKey) ([]*os.File, error) {
+	files := make([]*os.File, len(keys))
+	t.mu.Lock()
+	for i, key := range keys {
+		if files[i] = t.staged[key]; files[i] != nil {
+			t.staged[key] = nil
+		}
+	}
+	t.mu.Unlock()
+	for i, key := range keys {
+		if files[i] != nil {
+			continue
+		}
+		f, err := t.root.OpenFile(stagedPath(key), os.O_RDWR|syscall.O_NONBLOCK, 0)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = fmt.Errorf("%w: not staged", storage.ErrNotFound)
+		}
+		if err != nil {
+			return files, t.wrap("sync", stagedPath(key), err)
+		}
+		files[i] = f
+	}
+	return files, nil
 }
 
 // syncEach syncs every file and the staging directories that name them. Both go
@@ -58,7 +88,7 @@ func (t *Tree) syncEach(keys []storage.BlobKey, files []*os.File) error {
 	go func() { names <- t.syncDirs(slices.Collect(maps.Keys(touched))...) }()
 	var err error
 	for i, f := range files {
-		if f != nil && err == nil { // Sync reports one that is nil
+		if err == nil {
 			err = t.wrap("sync", stagedPath(keys[i]), datasync(f))
 		}
 	}

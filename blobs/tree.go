@@ -47,6 +47,7 @@ import (
 	"path"
 	"strconv"
 	"sync"
+	"sync/atomic"
 
 	"github.com/mediabolt/mediabolt/storage"
 )
@@ -87,14 +88,25 @@ type Tree struct {
 	cfg  Config
 	log  *slog.Logger
 	dirs *dirs
-	disk *filesystem // for syncfs; nil where that is not to be used
+	disk *filesystem // for the syncfs of Sync; nil where that is not to be used
+	// settler is for the syncfs of Settle: the kernel tells each descriptor of
+	// a write error once, and Settle must not be told in place of Sync.
+	settler  *filesystem
+	distrust atomic.Bool // a syncfs has failed, so none is used any more
+	settling sync.Mutex  // held by Settle; taken before mu
 
-	mu       sync.Mutex                   // guards the rest; never held during file access
+	mu       sync.Mutex                   // guards the rest; held during file access by unstage alone
 	staged   map[storage.BlobKey]*os.File // not published yet; nil once synced
 	spools   map[string]struct{}          // being written, or waiting to be claimed
-	linked   map[storage.BlobKey]string   // published to that path, the staged name still there
+	linked   map[storage.BlobKey]*link    // published, the staged name still there
 	changed  map[string]struct{}          // directories with changes that are not durable
 	sidecars map[string]struct{}          // sidecars with lines that are not durable
+}
+
+// link is a published blob whose staged name is still there.
+type link struct {
+	path     string
+	doubtful bool // could not be made durable: the staged name stays
 }
 
 // Open makes the staging directories and returns the tree. Errors:
@@ -114,7 +126,7 @@ func Open(cfg Config) (*Tree, error) {
 		dirs:     &dirs{root: cfg.Root, mode: cfg.DirMode, pins: map[string]int{}},
 		staged:   map[storage.BlobKey]*os.File{},
 		spools:   map[string]struct{}{},
-		linked:   map[storage.BlobKey]string{},
+		linked:   map[storage.BlobKey]*link{},
 		changed:  map[string]struct{}{},
 		sidecars: map[string]struct{}{},
 	}
@@ -144,8 +156,10 @@ func (t *Tree) open() error {
 	if t.cfg.NoSyncFS {
 		return nil
 	}
-	disk, err := openFilesystem(t.cfg.Root)
-	t.disk = disk
+	var err error
+	if t.disk, err = openFilesystem(t.cfg.Root); err == nil {
+		t.settler, err = openFilesystem(t.cfg.Root)
+	}
 	return t.wrap("open", ".", err)
 }
 
@@ -169,8 +183,10 @@ func (t *Tree) Close() error {
 			err = errors.Join(err, f.Close())
 		}
 	}
-	if t.disk != nil {
-		err = errors.Join(err, t.disk.Close())
+	for _, disk := range [...]*filesystem{t.disk, t.settler} {
+		if disk != nil {
+			err = errors.Join(err, disk.Close())
+		}
 	}
 	return err
 }

@@ -10,8 +10,8 @@ import (
 // Add adds a reference, durably, and returns the blob's row as it stands then.
 // A blob that the index has gains one in its refcount and keeps its row; a new
 // one is inserted if add.Staged, and is ErrNotFound if not. An error means
-// that nothing changed; the context is heeded until the transaction starts.
-// Other errors: ErrDiskSpace, ErrIO, ErrCorrupted, or ctx's.
+// that nothing changed, except for ErrInDoubt; the context is heeded until the
+// transaction starts. Other errors: ErrDiskSpace, ErrIO, ErrCorrupted, or ctx's.
 func (x *Index) Add(ctx context.Context, add *storage.Addition) (storage.BlobRow, error) {
 	var blob storage.BlobRow
 	o := &op{do: func(t *txn) (err error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -15,10 +16,10 @@ import (
 // each time in a transaction of which nothing else came of the earlier runs;
 // it checks before it changes, so that an error of its own leaves nothing.
 type op struct {
-	do      func(*txn) error
-	shrinks bool            // ends rows: worth giving up the reserve for
-	staged  storage.BlobKey // to be made durable before; empty if nothing is
-	err     error           // what came of it
+	do      func(*txn) error // nil: only waits for the transactions before it
+	shrinks bool             // ends rows: worth giving up the reserve for
+	staged  storage.BlobKey  // to be made durable before; empty if nothing is
+	err     error            // what came of it
 }
 
 // commit runs an op in a transaction together with whoever waits, and returns
@@ -37,7 +38,12 @@ func (x *Index) commit(ctx context.Context, o *op) error {
 // commits the shrinking operations one by one, each a transaction of a few
 // pages.
 func (x *Index) apply(ops []*op) {
-	ops = x.syncStaged(ops)
+	ops = slices.DeleteFunc(x.syncStaged(ops), func(o *op) bool {
+		if o.do == nil {
+			o.err = x.brokenBy()
+		}
+		return o.do == nil
+	})
 	if len(ops) == 0 {
 		return
 	}
@@ -107,11 +113,8 @@ func (e *txnError) Unwrap() error { return e.err }
 
 // update runs fn in a write transaction of its own.
 func (x *Index) update(fn func(*txn) error) (err error) {
-	x.mu.Lock()
-	broken := x.broken
-	x.mu.Unlock()
-	if broken != nil {
-		return broken
+	if err := x.brokenBy(); err != nil {
+		return err
 	}
 	var id int
 	err = x.updateBolt(func(tx *bolt.Tx) error {
@@ -129,6 +132,13 @@ func (x *Index) update(fn func(*txn) error) (err error) {
 		return x.judge(id, err)
 	}
 	return nil
+}
+
+// brokenBy is why no change is accepted any more, nil as long as they are.
+func (x *Index) brokenBy() error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.broken
 }
 
 func (x *Index) updateBolt(fn func(*bolt.Tx) error) (err error) {

@@ -10,11 +10,15 @@ import (
 // Remove ends a reference, durably. With the last reference of a blob the
 // blob's row goes too, and its path is recorded as an unlink to be done. A
 // reference that is not there, or whose blob's name does not begin with id's
-// hash, changes nothing. Errors: ErrDiskSpace, ErrIO, ErrCorrupted, or ctx's.
+// hash, changes nothing. Errors: ErrDiskSpace, ErrIO, ErrInDoubt, ErrCorrupted,
+// or ctx's.
 func (x *Index) Remove(ctx context.Context, id storage.ID) (storage.Removal, error) {
-	// An ID that names nothing costs no transaction.
-	if _, _, found, err := x.ref(id); err != nil || !found {
+	// An ID that names nothing costs no transaction. But what is read here may
+	// be of a commit that is not durable yet.
+	if _, _, found, err := x.ref(id); err != nil {
 		return storage.Removal{}, err
+	} else if !found {
+		return storage.Removal{}, x.commit(ctx, &op{})
 	}
 	var removal storage.Removal
 	err := x.commit(ctx, &op{shrinks: true, do: func(t *txn) (err error) {

@@ -59,24 +59,33 @@ func (s *store) open(ctx context.Context, ref *storage.StorageReference) (*Blob,
 	if err != nil {
 		return nil, err
 	}
-	row, blob, err := s.index.Ref(ctx, id)
+	b, err := s.openOnce(ctx, id)
+	if errors.Is(err, storage.ErrCorrupted) {
+		// The blob may have been deleted, healed or stored anew between the
+		// look at its row and the look at its file.
+		b, err = s.openOnce(ctx, id)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("reference %s: %w", id, err)
+	}
+	return b, nil
+}
+
+func (s *store) openOnce(ctx context.Context, id storage.ID) (*Blob, error) {
+	row, blob, err := s.index.Ref(ctx, id)
+	if err != nil {
+		return nil, err
 	}
 	file, size, err := s.blobs.Open(ctx, blob.Key, blob.Path)
 	if errors.Is(err, storage.ErrNotFound) {
-		// Either it was deleted between the two looks, or it vanished.
-		if _, _, err := s.index.Ref(ctx, id); errors.Is(err, storage.ErrNotFound) {
-			return nil, fmt.Errorf("reference %s: %w", id, err)
-		}
 		err = fmt.Errorf("%w: %w: store the same bytes again to heal it, or restore the file", storage.ErrCorrupted, err)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("reference %s: %w", id, err)
+		return nil, err
 	}
 	if size != blob.Size {
-		return nil, errors.Join(fmt.Errorf("reference %s: %w: file %s has %d bytes, its row says %d",
-			id, storage.ErrCorrupted, blob.Path, size, blob.Size), file.Close())
+		return nil, errors.Join(fmt.Errorf("%w: file %s has %d bytes, its row says %d",
+			storage.ErrCorrupted, blob.Path, size, blob.Size), file.Close())
 	}
 	s.touch(&blob)
 	return &Blob{file: file, ref: row, row: blob, id: id, base: s.cfg.BaseDir}, nil

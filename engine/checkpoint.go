@@ -19,7 +19,7 @@ const (
 	checkpointDebt     = 8192
 )
 
-// retryInterval is the pause of the checkpoints while something cannot be paid,
+// retryInterval is the pause between two attempts to pay what could not be paid,
 // because a directory is not writable or the disk is full.
 const retryInterval = 30 * time.Second
 
@@ -30,6 +30,8 @@ type ledger struct {
 	paid  storage.Debt
 	owed  []storage.Mirror
 	files []owedUnlink
+	// retryAt is when a checkpoint next tries what is owed.
+	retryAt time.Time
 
 	some chan struct{} // of capacity 1: there is something
 	full chan struct{} // of capacity 1: there is much
@@ -58,20 +60,26 @@ func (l *ledger) run(s *store) {
 		case <-l.quit:
 			return
 		}
-		wait := checkpointInterval
-		if l.failing() {
-			wait = retryInterval
-		}
 		select {
-		case <-time.After(wait):
+		case <-time.After(checkpointInterval):
 		case <-l.full:
 		case <-l.quit:
 			return
 		}
-		if err := s.checkpoint(context.Background()); err != nil {
+		if err := s.checkpoint(context.Background(), l.retryDue()); err != nil {
 			s.cfg.Logger.Error("checkpoint", "store", s.cfg.BaseDir, "error", err)
 		}
+		if l.failing() {
+			time.AfterFunc(retryInterval, func() { signal(l.some) })
+		}
 	}
+}
+
+// retryDue says whether it is time to try again what could not be paid.
+func (l *ledger) retryDue() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !time.Now().Before(l.retryAt)
 }
 
 // failing says whether something could not be paid.
@@ -132,21 +140,18 @@ func (l *ledger) oweUnlink(u owedUnlink) {
 	l.notice()
 }
 
-// checkpoint tries again to pay what is owed, makes everything that was paid
-// durable, and drops it from the index's debt.
-func (s *store) checkpoint(ctx context.Context) error {
+// checkpoint makes everything that was paid durable, and drops it from the
+// index's debt. With retry it first tries again to pay what is owed.
+func (s *store) checkpoint(ctx context.Context, retry bool) error {
 	l := &s.ledger
-	l.mu.Lock()
-	owed, files := l.owed, l.files
-	l.owed, l.files = nil, nil
-	l.mu.Unlock()
-	for _, u := range files {
-		s.payRemoval(ctx, storage.UUID{}, &storage.Removal{Last: true, Blob: storage.BlobRow{Key: u.key, Path: u.path}})
+	if retry {
+		s.retry(ctx)
 	}
-	if err := s.payMirrors(ctx, owed); err != nil {
-		s.cfg.Logger.Warn("sidecars lack lines for now", "store", s.cfg.BaseDir, "error", err)
+	// What has been taken from the ledger is seen through.
+	if err := ctx.Err(); err != nil {
+		return err
 	}
-
+	ctx = context.WithoutCancel(ctx)
 	l.mu.Lock()
 	paid := l.paid
 	l.paid = storage.Debt{}
@@ -170,6 +175,26 @@ func (s *store) checkpoint(ctx context.Context) error {
 		return fmt.Errorf("settle debt: %w", err)
 	}
 	return nil
+}
+
+// retry tries to pay what is owed.
+func (s *store) retry(ctx context.Context) {
+	l := &s.ledger
+	l.mu.Lock()
+	owed, files := l.owed, l.files
+	l.owed, l.files = nil, nil
+	l.mu.Unlock()
+	for _, u := range files {
+		s.payRemoval(ctx, storage.UUID{}, &storage.Removal{Last: true, Blob: storage.BlobRow{Key: u.key, Path: u.path}})
+	}
+	if err := s.payMirrors(ctx, owed); err != nil {
+		s.cfg.Logger.Warn("sidecars lack lines for now", "store", s.cfg.BaseDir, "error", err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.owed)+len(l.files) > 0 {
+		l.retryAt = time.Now().Add(retryInterval)
+	}
 }
 
 // payMirrors completes sidecars: it looks at each that is owed a line and
@@ -224,6 +249,7 @@ func (s *store) completeSidecar(ctx context.Context, key storage.BlobKey, mirror
 				sidecar.Torn, sidecar.Blob.Key = false, key
 			}
 		}
+		s.blobs.Mirrored(blob.Path)
 		s.ledger.payMirror(m)
 	}
 	return nil

@@ -462,3 +462,78 @@ func TestErrorsNameTheStore(t *testing.T) {
 		}
 	}
 }
+
+// A reader never takes the staged bytes of the next incarnation of a blob for
+// damage of the one that was deleted.
+func TestReadersBesideDeletionAndANewStore(t *testing.T) {
+	ctx := context.Background()
+	f := mustOpen(t, engine.FileStoreConfig{BaseDir: t.TempDir(), EnableDeduplication: true, Sync: engine.SyncNone})
+	data := bytes.Repeat([]byte("x"), 1<<20-1)
+	var current atomic.Pointer[storage.StorageReference]
+	stop := make(chan struct{})
+	var readers sync.WaitGroup
+	for range 2 {
+		readers.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				ref := current.Load()
+				if ref == nil {
+					continue
+				}
+				b, err := f.Open(ctx, ref)
+				if err != nil {
+					require.NotErrorIs(t, err, storage.ErrCorrupted)
+					require.ErrorIs(t, err, storage.ErrNotFound)
+					continue
+				}
+				require.NoError(t, b.Close())
+			}
+		})
+	}
+	for end := time.Now().Add(3 * time.Second); time.Now().Before(end) && !t.Failed(); {
+		ref, err := f.StoreReader(ctx, bytes.NewReader(data), storage.MediaInfo{}, storage.MediaMetadata{})
+		require.NoError(t, err)
+		current.Store(ref)
+		require.NoError(t, f.Delete(ctx, ref))
+	}
+	close(stop)
+	readers.Wait()
+}
+
+// hookAtEnd calls hook once, when its reader is at its end.
+type hookAtEnd struct {
+	io.Reader
+	hook func()
+}
+
+func (h *hookAtEnd) Read(p []byte) (int, error) {
+	n, err := h.Reader.Read(p)
+	if err == io.EOF && h.hook != nil {
+		h.hook()
+		h.hook = nil
+	}
+	return n, err
+}
+
+// A duplicate stream has its reference even if its copy in staging cannot be
+// removed.
+func TestDuplicateStreamWhoseCopyCannotBeRemoved(t *testing.T) {
+	ctx := context.Background()
+	dir := t.TempDir()
+	f := mustOpen(t, engine.FileStoreConfig{BaseDir: dir, EnableDeduplication: true})
+	data := bytes.Repeat([]byte("y"), 2<<20)
+	first, err := f.StoreReader(ctx, bytes.NewReader(data), storage.MediaInfo{}, storage.MediaMetadata{})
+	require.NoError(t, err)
+	second, err := f.StoreReader(ctx, &hookAtEnd{bytes.NewReader(data), func() {
+		spools, err := filepath.Glob(filepath.Join(dir, ".mediabolt", "staging", "*", "*.part"))
+		require.NoError(t, err)
+		require.Len(t, spools, 1)
+		require.NoError(t, os.Remove(spools[0]))
+	}}, storage.MediaInfo{}, storage.MediaMetadata{})
+	require.NoError(t, err)
+	require.Equal(t, first.Metadata["path"], second.Metadata["path"])
+}

@@ -76,7 +76,14 @@ func (s *store) unlink(ctx context.Context, u owedUnlink) error {
 		return err
 	}
 	defer unlock()
-	return s.blobs.Remove(ctx, u.key, u.path)
+	if err := s.blobs.Remove(ctx, u.key, u.path); err != nil || u.key == "" {
+		return err
+	}
+	// A blob that could not be published has its bytes in staging alone.
+	if _, err := s.index.Blob(ctx, u.key); errors.Is(err, storage.ErrNotFound) {
+		return s.blobs.Discard(ctx, u.key)
+	}
+	return nil
 }
 
 // mirror appends a line to a blob's sidecar. The debt for it stays if that does

@@ -43,5 +43,5 @@ func (f *FileStore) Checkpoint(ctx context.Context) error {
 		return err
 	}
 	defer leave()
-	return s.checkpoint(ctx)
+	return s.checkpoint(ctx, true)
 }

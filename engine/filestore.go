@@ -257,7 +257,7 @@ func makeDirs(dir string, cfg FileStoreConfig) error {
 
 func (s *store) close() error {
 	s.ledger.stop()
-	return errors.Join(s.checkpoint(context.Background()), s.closeParts())
+	return errors.Join(s.checkpoint(context.Background(), true), s.closeParts())
 }
 
 // closeParts closes what has been opened so far, the index last to be opened

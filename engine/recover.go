@@ -117,7 +117,8 @@ func (s *store) publish(ctx context.Context, blob *storage.BlobRow) error {
 	return err
 }
 
-// stagedMatches says whether what is staged is what the row tells of.
+// stagedMatches says whether what is staged is what the row tells of, and then
+// makes it durable.
 func (s *store) stagedMatches(ctx context.Context, blob *storage.BlobRow) (bool, error) {
 	f, size, err := s.blobs.OpenStaged(ctx, blob.Key)
 	if err != nil {
@@ -130,5 +131,9 @@ func (s *store) stagedMatches(ctx context.Context, blob *storage.BlobRow) (bool,
 	if _, err := io.Copy(sum, f); err != nil {
 		return false, errors.Join(err, f.Close())
 	}
-	return sum.Sum32() == blob.CRC, f.Close()
+	if err := f.Close(); err != nil || sum.Sum32() != blob.CRC {
+		return false, err
+	}
+	// They may be right in memory alone, after a killed healing.
+	return true, s.blobs.Sync(ctx, blob.Key)
 }

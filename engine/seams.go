@@ -84,6 +84,8 @@ type Blobs interface {
 	// AppendSidecar and ReadSidecar write and read the mirror of the rows.
 	AppendSidecar(ctx context.Context, blob *storage.BlobRow, line *storage.SidecarLine) error
 	ReadSidecar(ctx context.Context, path string) (storage.Sidecar, error)
+	// Mirrored records that a sidecar's lines may not be durable.
+	Mirrored(path string)
 	// Settle makes all that has returned before durable.
 	Settle(ctx context.Context) error
 	// Staged lists what is staged, Files all files of the tree.

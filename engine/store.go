@@ -122,7 +122,10 @@ func (s *store) add(ctx context.Context, p *payload, add *storage.Addition) (sto
 	dedup := s.cfg.EnableDeduplication
 	if dedup {
 		blob, there, err := s.share(ctx, add)
-		if there || err != nil {
+		if there {
+			s.dropShared(ctx, p)
+			return blob, nil
+		} else if err != nil {
 			return blob, errors.Join(err, s.drop(ctx, p))
 		}
 	}
@@ -139,7 +142,10 @@ func (s *store) add(ctx context.Context, p *payload, add *storage.Addition) (sto
 			return storage.BlobRow{}, errors.Join(err, s.drop(ctx, p))
 		}
 		blob, there, err := s.share(ctx, add)
-		if there || err != nil {
+		if there {
+			s.dropShared(ctx, p)
+			return blob, nil
+		} else if err != nil {
 			return blob, errors.Join(err, s.drop(ctx, p))
 		}
 		if blob.Path != "" {
@@ -159,7 +165,7 @@ func (s *store) publishStuck(ctx context.Context, key storage.BlobKey) error {
 	} else if err != nil {
 		return err
 	}
-	if _, err := s.blobs.Size(ctx, blob.Path); !errors.Is(err, storage.ErrNotFound) {
+	if size, err := s.blobs.Size(ctx, blob.Path); err == nil && size == blob.Size {
 		return nil
 	}
 	good, err := s.stagedMatches(ctx, &blob)
@@ -177,6 +183,14 @@ func (s *store) drop(ctx context.Context, p *payload) error {
 		return nil
 	}
 	return s.blobs.Drop(context.WithoutCancel(ctx), p.spool)
+}
+
+// dropShared is drop for a payload whose reference was added to bytes that were
+// there: that stands, and the next opening removes what stays.
+func (s *store) dropShared(ctx context.Context, p *payload) {
+	if err := s.drop(ctx, p); err != nil {
+		s.cfg.Logger.Warn("a stream's copy in staging stays for now", "store", s.cfg.BaseDir, "path", p.spool, "error", err)
+	}
 }
 
 // share adds a reference to a blob whose row and file are there. there is false
@@ -291,8 +305,15 @@ func (s *store) undo(ctx context.Context, add *storage.Addition, blob *storage.B
 	if err != nil {
 		return fmt.Errorf("reference %s stays behind: %w", id, err)
 	}
-	// What is staged is this call's own: publishStuck has seen to any other.
-	err = s.blobs.Discard(ctx, blob.Key)
+	if !removal.Found {
+		return nil // somebody deleted it meanwhile
+	}
+	// Where this call made the row and others have joined it since, what is
+	// staged is all there is. Otherwise it is this call's own.
+	joined := blob.Refs == 1 && !removal.Last
+	if !joined {
+		err = s.blobs.Discard(ctx, blob.Key)
+	}
 	if !removal.Last {
 		s.payRemoval(ctx, id.UUID, &removal)
 		return err

@@ -28,7 +28,8 @@ type VerifyOptions struct {
 // nothing is left over. It runs beside live traffic, and reports of what
 // changed meanwhile only what is still so at the end. It ends with an error
 // when it cannot go on: ErrCorrupted, ErrPermission, ErrIO, ErrClosed, or
-// ctx's. No finding of SeverityDamage means that all is well.
+// ctx's. No finding of SeverityDamage means that all is well. The loop's body
+// must not close the store.
 func (f *FileStore) Verify(ctx context.Context, opts VerifyOptions) iter.Seq2[storage.Finding, error] {
 	return func(yield func(storage.Finding, error) bool) {
 		s, leave, err := f.enter(ctx)
@@ -68,7 +69,7 @@ const settleTime = 200 * time.Millisecond
 
 func (v *verification) run() error {
 	// What is paid leaves staging and the debt.
-	if err := v.s.checkpoint(v.ctx); err != nil {
+	if err := v.s.checkpoint(v.ctx, true); err != nil {
 		return err
 	}
 	findings, err := v.s.index.Verify(v.ctx)

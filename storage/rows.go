@@ -97,8 +97,8 @@ type Addition struct {
 	// Blob is the row to insert when the index has none of that key; Refs is
 	// ignored.
 	Blob BlobRow
-	// Staged says that the bytes are durable in staging, so that the blob row
-	// may be inserted, or an existing row's file replaced.
+	// Staged says that the bytes are in staging, so that the index, once it has
+	// made them durable, may insert the blob row.
 	Staged bool
 }
 
