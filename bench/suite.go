@@ -69,11 +69,12 @@ func (s *Suite) stores(ctx context.Context, dir string) error {
 		return err
 	}
 	for _, r := range []struct {
+		who     string
 		writers int
 		want    float64
-	}{{manyWriters, 0.8}, {1, 0.4}} {
+	}{{"64 writers", manyWriters, 0.8}, {"1 writer", 1, 0.4}} {
 		err := s.ratio(&Ratio{
-			Name:  fmt.Sprintf("store new 100 KiB, %d writer(s)", r.writers),
+			Name:  "store new 100 KiB, " + r.who,
 			Floor: "create, write, fdatasync, rename", Want: r.want,
 		}, r.writers,
 			func(w int) func() error { return disk.Writer(w, storeSize) },
