@@ -45,7 +45,7 @@ crash: ## kill a writing process KILLS times
 	MEDIABOLT_KILL_ROUNDS=$(KILLS) $(GO) test -race -timeout 60m -run 'Kill|Crash' -v ./engine
 
 .PHONY: bench
-bench: ## measure the ratios to the floors of disk and cores (about 4 minutes)
+bench: ## measure the ratios to the floors of disk and cores (about 5 minutes)
 	@cd bench && $(GO) run ./cmd/mediabench
 
 .PHONY: bench-short
