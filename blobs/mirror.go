@@ -18,7 +18,7 @@ import (
 // Lines of one sidecar may be appended at the same time. They are durable after
 // the next Settle. Other errors: ErrPermission, ErrDiskSpace, ErrIO, or ctx's.
 func (t *Tree) AppendSidecar(ctx context.Context, blob *storage.BlobRow, l *storage.SidecarLine) error {
-	if err := errors.Join(heed(ctx), checkPath(blob.Path)); err != nil {
+	if err := errors.Join(ctx.Err(), checkPath(blob.Path)); err != nil {
 		return err
 	}
 	name := blob.Path + metaSuffix
@@ -55,7 +55,7 @@ const maxSidecar = 1 << 30
 // ReadSidecar reads the sidecar of the blob at a path. Errors: ErrNotFound,
 // ErrPermission, ErrIO, or ctx's.
 func (t *Tree) ReadSidecar(ctx context.Context, name string) (storage.Sidecar, error) {
-	if err := errors.Join(heed(ctx), checkPath(name)); err != nil {
+	if err := errors.Join(ctx.Err(), checkPath(name)); err != nil {
 		return storage.Sidecar{}, err
 	}
 	name += metaSuffix

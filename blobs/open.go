@@ -15,7 +15,7 @@ import (
 // published yet, in staging. Errors: ErrNotFound, ErrPermission, ErrIO, or
 // ctx's.
 func (t *Tree) Open(ctx context.Context, key storage.BlobKey, name string) (storage.File, int64, error) {
-	if err := errors.Join(heed(ctx), checkPath(name)); err != nil {
+	if err := errors.Join(ctx.Err(), checkPath(name)); err != nil {
 		return nil, 0, err
 	}
 	f, size, err := t.openRegular(name)
@@ -37,7 +37,7 @@ func (t *Tree) Open(ctx context.Context, key storage.BlobKey, name string) (stor
 
 // OpenStaged opens what is staged under a key. Errors are those of Open.
 func (t *Tree) OpenStaged(ctx context.Context, key storage.BlobKey) (storage.File, int64, error) {
-	if err := heed(ctx); err != nil {
+	if err := ctx.Err(); err != nil {
 		return nil, 0, err
 	}
 	name := stagedPath(key)
@@ -75,7 +75,7 @@ func (t *Tree) openRegular(name string) (*os.File, int64, error) {
 // none. Other errors: ErrCorrupted for what is no regular file, ErrPermission,
 // ErrIO, or ctx's.
 func (t *Tree) Size(ctx context.Context, name string) (int64, error) {
-	if err := errors.Join(heed(ctx), checkPath(name)); err != nil {
+	if err := errors.Join(ctx.Err(), checkPath(name)); err != nil {
 		return 0, err
 	}
 	size, mode, err := t.root.Lstat(name)

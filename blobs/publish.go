@@ -14,7 +14,7 @@ import (
 // whether a blob was published there; if not, directories that are empty go.
 // Errors: ErrPermission, ErrDiskSpace, ErrIO, or ctx's.
 func (t *Tree) Prepare(ctx context.Context, name string) (done func(published bool), err error) {
-	if err := errors.Join(heed(ctx), checkPath(name)); err != nil {
+	if err := errors.Join(ctx.Err(), checkPath(name)); err != nil {
 		return nil, err
 	}
 	dir := path.Dir(name)
@@ -34,7 +34,7 @@ func (t *Tree) Prepare(ctx context.Context, name string) (done func(published bo
 // After an error the blob is still staged. Errors: ErrPermission,
 // ErrDiskSpace, ErrIO, or ctx's.
 func (t *Tree) Publish(ctx context.Context, key storage.BlobKey, name string) error {
-	if err := errors.Join(heed(ctx), checkPath(name)); err != nil {
+	if err := errors.Join(ctx.Err(), checkPath(name)); err != nil {
 		return err
 	}
 	staged := stagedPath(key)

@@ -13,7 +13,7 @@ import (
 // and the directories that are empty then. What is not there is no error. key
 // is empty when only the path is known. Errors: ErrPermission, ErrIO, or ctx's.
 func (t *Tree) Remove(ctx context.Context, key storage.BlobKey, name string) error {
-	if err := errors.Join(heed(ctx), checkPath(name)); err != nil {
+	if err := errors.Join(ctx.Err(), checkPath(name)); err != nil {
 		return err
 	}
 	if key != "" {

@@ -16,7 +16,7 @@ import (
 // published. After an error nothing of it counts as durable, and the staged
 // names stay for the next opening. Errors: ErrDiskSpace, ErrIO, or ctx's.
 func (t *Tree) Settle(ctx context.Context) error {
-	if err := heed(ctx); err != nil {
+	if err := ctx.Err(); err != nil {
 		return err
 	}
 	// One at a time: what one has taken to sync, another must not count as

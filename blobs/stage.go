@@ -15,7 +15,7 @@ import (
 // file of that key is replaced. After an error nothing is staged. Errors:
 // ErrPermission, ErrDiskSpace, ErrIO, or ctx's.
 func (t *Tree) Stage(ctx context.Context, key storage.BlobKey, data []byte) error {
-	if err := heed(ctx); err != nil {
+	if err := ctx.Err(); err != nil {
 		return err
 	}
 	name := stagedPath(key)
@@ -56,7 +56,7 @@ var spoolBuffers = sync.Pool{New: func() any { return new([spoolBuffer]byte) }}
 // Claim or Drop. After an error nothing is left. Errors: those of Stage, and
 // r's own.
 func (t *Tree) Spool(ctx context.Context, id storage.UUID, r io.Reader) (name string, err error) {
-	if err := heed(ctx); err != nil {
+	if err := ctx.Err(); err != nil {
 		return "", err
 	}
 	name = shard(id[len(id)-1]) + "/" + id.String() + partSuffix
@@ -95,7 +95,7 @@ func (c contextReader) Read(p []byte) (int, error) {
 // Claim stages a spooled stream under its key. After an error the spool is
 // still there.
 func (t *Tree) Claim(ctx context.Context, spool string, key storage.BlobKey) error {
-	if err := heed(ctx); err != nil {
+	if err := ctx.Err(); err != nil {
 		return err
 	}
 	name := stagedPath(key)
@@ -116,7 +116,7 @@ func (t *Tree) Claim(ctx context.Context, spool string, key storage.BlobKey) err
 
 // Drop removes a spooled stream that nobody claims.
 func (t *Tree) Drop(ctx context.Context, spool string) error {
-	if err := heed(ctx); err != nil {
+	if err := ctx.Err(); err != nil {
 		return err
 	}
 	t.keepSpool(spool, false)
@@ -126,7 +126,7 @@ func (t *Tree) Drop(ctx context.Context, spool string) error {
 // Discard removes a staged blob that has not been published. One that is not
 // there is no error.
 func (t *Tree) Discard(ctx context.Context, key storage.BlobKey) error {
-	if err := heed(ctx); err != nil {
+	if err := ctx.Err(); err != nil {
 		return err
 	}
 	name := stagedPath(key)

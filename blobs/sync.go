@@ -19,7 +19,7 @@ import (
 // them must be discarded: a sync that failed is never tried again, for the
 // kernel may have dropped the bytes. Errors: ErrDiskSpace, ErrIO, or ctx's.
 func (t *Tree) Sync(ctx context.Context, keys ...storage.BlobKey) error {
-	if err := heed(ctx); err != nil {
+	if err := ctx.Err(); err != nil {
 		return err
 	}
 	files, err := t.takeStaged(keys)

@@ -8,8 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// wholeSyncFrom is the size of group from which on one syncfs is cheaper than
-// a sync per file and per staging directory.
+// wholeSyncFrom is the size of group from which on one syncfs takes the place of
+// a sync per file and per staging directory. A lone store does not flush what
+// other programs wrote.
 const wholeSyncFrom = 2
 
 // filesystem is the one that the base directory is on.

@@ -17,7 +17,7 @@
 // # Order of syncs
 //
 //	Stage, Claim   create and write <blob key>               nothing is durable
-//	Sync           sync the file, then its staging directory  bytes and name are durable
+//	Sync           sync the file and its staging directory    bytes and name are durable
 //	               (the caller commits its row here)
 //	Publish        link the staged file to its final path     two names, the first durable
 //	Settle         sync the final directories, then unlink    final name is durable first
@@ -38,7 +38,6 @@
 package blobs
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -73,7 +72,7 @@ type Config struct {
 	// NoSync leaves out every sync.
 	NoSync bool
 	// NoSyncFS never syncs the whole filesystem, which also flushes what
-	// other programs wrote to it. Costs a third of the rate at 64 writers.
+	// other programs wrote to it. Costs throughput with many writers.
 	NoSyncFS bool
 	// FileMode and DirMode of what is made. Zero: 0600 and 0700.
 	FileMode, DirMode fs.FileMode
@@ -250,6 +249,3 @@ func (t *Tree) note(dir string, sidecar string) {
 		t.sidecars[sidecar] = struct{}{}
 	}
 }
-
-// heed returns ctx's error, if it has ended.
-func heed(ctx context.Context) error { return ctx.Err() }

@@ -16,7 +16,7 @@ import (
 func (t *Tree) Staged(ctx context.Context) ([]storage.StagedFile, error) {
 	var list []storage.StagedFile
 	for i := range shards {
-		if err := heed(ctx); err != nil {
+		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
 		dir := shard(byte(i))
@@ -59,8 +59,8 @@ func (t *Tree) Files(ctx context.Context) iter.Seq2[storage.TreeFile, error] {
 		stop := errors.New("stop")
 		err := fs.WalkDir(t.root.FS(), ".", func(name string, e fs.DirEntry, err error) error {
 			switch {
-			case heed(ctx) != nil:
-				return heed(ctx)
+			case ctx.Err() != nil:
+				return ctx.Err()
 			case errors.Is(err, fs.ErrNotExist) && name != ".":
 				return nil
 			case err != nil:
