@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"time"
 
 	"github.com/mediabolt/mediabolt/engine"
@@ -28,6 +29,8 @@ type Suite struct {
 	Time   time.Duration // per floor and per subject of a round
 	// Preload is how many references the large index has.
 	Preload int
+	// Only leaves out the ratios whose names it does not match. Nil: none.
+	Only *regexp.Regexp
 	// Done is called with each ratio once it is measured.
 	Done func(*Ratio)
 }
@@ -51,6 +54,9 @@ func (s *Suite) Run(ctx context.Context) error {
 }
 
 func (s *Suite) ratio(r *Ratio, writers int, floor, subject func(writer int) func() error) error {
+	if s.Only != nil && !s.Only.MatchString(r.Name) {
+		return nil
+	}
 	if err := r.measure(s.Rounds, s.Time, writers, floor, subject); err != nil {
 		return err
 	}
@@ -151,6 +157,10 @@ func (s *Suite) reads(ctx context.Context, dir string) error {
 
 // large measures stores into a large index against stores into an empty one.
 func (s *Suite) large(ctx context.Context, dir string) error {
+	name := fmt.Sprintf("store new 100 KiB, %d writers, %d references there", manyWriters, s.Preload)
+	if s.Only != nil && !s.Only.MatchString(name) {
+		return nil
+	}
 	full := filepath.Join(dir, "full")
 	if err := FillIndex(ctx, full, s.Preload); err != nil {
 		return fmt.Errorf("preload: %w", err)
@@ -164,7 +174,7 @@ func (s *Suite) large(ctx context.Context, dir string) error {
 		return err
 	}
 	err = s.ratio(&Ratio{
-		Name:  fmt.Sprintf("store new 100 KiB, %d writers, %d references there", manyWriters, s.Preload),
+		Name:  name,
 		Floor: "the same into an empty store", Want: 1 / 1.5,
 	}, manyWriters,
 		func(int) func() error { return StoreNew(empty, storeSize) },

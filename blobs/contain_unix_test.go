@@ -57,7 +57,7 @@ func uses(tr *tree, key storage.BlobKey, name string) map[string]func() error {
 		},
 		"Size":          func() error { _, err := tr.Size(tr.ctx, name); return err },
 		"Remove":        func() error { return tr.Remove(tr.ctx, key, name) },
-		"AppendSidecar": func() error { return tr.AppendSidecar(tr.ctx, &b, &storage.SidecarLine{First: true}) },
+		"AppendSidecar": func() error { return tr.AppendSidecar(tr.ctx, &b, storage.SidecarLine{First: true}) },
 		"ReadSidecar":   func() error { _, err := tr.ReadSidecar(tr.ctx, name); return err },
 	}
 }
@@ -132,7 +132,7 @@ func TestFilesThatLeadOutside(t *testing.T) {
 	_, err = tr.ReadSidecar(tr.ctx, name)
 	require.Error(t, err)
 	for _, first := range []bool{true, false} {
-		require.Error(t, tr.AppendSidecar(tr.ctx, &b, &storage.SidecarLine{First: first}))
+		require.Error(t, tr.AppendSidecar(tr.ctx, &b, storage.SidecarLine{First: first}))
 	}
 	tr.publish(key, name, []byte("x"))
 	info, err := os.Lstat(final)
@@ -152,7 +152,7 @@ func TestLinksToNothingOutside(t *testing.T) {
 	sidecar := filepath.Join(tr.dir, name+".meta")
 	require.NoError(t, os.MkdirAll(filepath.Dir(sidecar), 0o700))
 	require.NoError(t, os.Symlink(filepath.Join(out, "new"), sidecar))
-	require.Error(t, tr.AppendSidecar(tr.ctx, &b, &storage.SidecarLine{First: true}))
+	require.Error(t, tr.AppendSidecar(tr.ctx, &b, storage.SidecarLine{First: true}))
 }
 
 func TestStagingThatLeadsOutside(t *testing.T) {
@@ -225,7 +225,7 @@ func TestWhatIsNoRegularFile(t *testing.T) {
 			"Open":          func() error { _, _, err := tr.Open(tr.ctx, key, name); return err },
 			"Size":          func() error { _, err := tr.Size(tr.ctx, name); return err },
 			"ReadSidecar":   func() error { _, err := tr.ReadSidecar(tr.ctx, name); return err },
-			"AppendSidecar": func() error { return tr.AppendSidecar(tr.ctx, &b, &storage.SidecarLine{First: true}) },
+			"AppendSidecar": func() error { return tr.AppendSidecar(tr.ctx, &b, storage.SidecarLine{First: true}) },
 		}
 		for method, call := range calls {
 			done := start(call)

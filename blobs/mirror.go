@@ -13,22 +13,29 @@ import (
 	"github.com/mediabolt/mediabolt/storage"
 )
 
-// AppendSidecar appends a line to the sidecar of a blob. A line that is First
-// creates the sidecar where it is missing; every other is ErrNotFound there.
+// AppendSidecar appends lines to the sidecar of a blob, in one write. Where it is
+// missing, a line that is First creates it; without one that is ErrNotFound.
 // Lines of one sidecar may be appended at the same time. They are durable after
 // the next Settle. Other errors: ErrPermission, ErrDiskSpace, ErrIO, or ctx's.
-func (t *Tree) AppendSidecar(ctx context.Context, blob *storage.BlobRow, l *storage.SidecarLine) error {
+func (t *Tree) AppendSidecar(ctx context.Context, blob *storage.BlobRow, lines ...storage.SidecarLine) error {
 	if err := errors.Join(ctx.Err(), checkPath(blob.Path)); err != nil {
 		return err
 	}
 	name := blob.Path + metaSuffix
-	line, err := encodeLine(blob, l)
-	if err != nil {
-		return t.wrap("encode line of", name, err)
-	}
 	flag := os.O_WRONLY | os.O_APPEND | syscall.O_NONBLOCK
-	if l.First {
-		flag |= os.O_CREATE
+	var data []byte
+	for i := range lines {
+		if lines[i].First {
+			flag |= os.O_CREATE
+		}
+		if lines[i].AfterTorn {
+			data = append(data, '\n')
+		}
+		line, err := encodeLine(blob, &lines[i])
+		if err != nil {
+			return t.wrap("encode line of", name, err)
+		}
+		data = append(data, line...)
 	}
 	f, err := t.root.OpenFile(name, flag, t.cfg.FileMode)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -37,10 +44,7 @@ func (t *Tree) AppendSidecar(ctx context.Context, blob *storage.BlobRow, l *stor
 	if err != nil {
 		return t.wrap("open", name, err)
 	}
-	if l.AfterTorn {
-		line = append([]byte{'\n'}, line...)
-	}
-	_, err = f.Write(line)
+	_, err = f.Write(data)
 	if err := errors.Join(err, f.Close()); err != nil {
 		return t.wrap("append to", name, err)
 	}

@@ -24,13 +24,13 @@ func TestSidecarOnDisk(t *testing.T) {
 			second := storage.SidecarLine{Ref: &storage.RefRow{UUID: two}}
 			_, err := tr.ReadSidecar(tr.ctx, name)
 			require.ErrorIs(t, err, storage.ErrNotFound)
-			require.ErrorIs(t, tr.AppendSidecar(tr.ctx, &b, &second), storage.ErrNotFound, "only a first line makes a sidecar")
+			require.ErrorIs(t, tr.AppendSidecar(tr.ctx, &b, second), storage.ErrNotFound, "only a first line makes a sidecar")
 			tr.publish(key, name, []byte("x"))
-			require.ErrorIs(t, tr.AppendSidecar(tr.ctx, &b, &second), storage.ErrNotFound)
+			require.ErrorIs(t, tr.AppendSidecar(tr.ctx, &b, second), storage.ErrNotFound)
 
-			require.NoError(t, tr.AppendSidecar(tr.ctx, &b, &storage.SidecarLine{First: true, Ref: &storage.RefRow{UUID: one, Blob: key}}))
-			require.NoError(t, tr.AppendSidecar(tr.ctx, &b, &second))
-			require.NoError(t, tr.AppendSidecar(tr.ctx, &b, &storage.SidecarLine{Deleted: one}))
+			require.NoError(t, tr.AppendSidecar(tr.ctx, &b, storage.SidecarLine{First: true, Ref: &storage.RefRow{UUID: one, Blob: key}}))
+			require.NoError(t, tr.AppendSidecar(tr.ctx, &b, second))
+			require.NoError(t, tr.AppendSidecar(tr.ctx, &b, storage.SidecarLine{Deleted: one}))
 			require.NoError(t, tr.Settle(tr.ctx))
 			s, err := tr.ReadSidecar(tr.ctx, name)
 			require.NoError(t, err)
@@ -60,7 +60,7 @@ func TestAppendAfterATornLine(t *testing.T) {
 	key, name := blob(1, "s/c")
 	b := row(1, "s/c")
 	tr.publish(key, name, []byte("x"))
-	require.NoError(t, tr.AppendSidecar(tr.ctx, &b, &storage.SidecarLine{First: true, Ref: &storage.RefRow{UUID: storage.UUID{15: 1}}}))
+	require.NoError(t, tr.AppendSidecar(tr.ctx, &b, storage.SidecarLine{First: true, Ref: &storage.RefRow{UUID: storage.UUID{15: 1}}}))
 	f, err := os.OpenFile(filepath.Join(tr.dir, name+".meta"), os.O_APPEND|os.O_WRONLY, 0)
 	require.NoError(t, err)
 	_, err = f.WriteString(`{"v":1,"ref":{"id":"a1`)
@@ -71,7 +71,7 @@ func TestAppendAfterATornLine(t *testing.T) {
 	require.True(t, s.Torn)
 	require.Equal(t, 1, s.Damaged)
 
-	require.NoError(t, tr.AppendSidecar(tr.ctx, &b, &storage.SidecarLine{AfterTorn: s.Torn, Ref: &storage.RefRow{UUID: storage.UUID{15: 2}}}))
+	require.NoError(t, tr.AppendSidecar(tr.ctx, &b, storage.SidecarLine{AfterTorn: s.Torn, Ref: &storage.RefRow{UUID: storage.UUID{15: 2}}}))
 	s, err = tr.ReadSidecar(tr.ctx, name)
 	require.NoError(t, err)
 	require.False(t, s.Torn)
@@ -85,7 +85,7 @@ func TestConcurrentAppendsToOneSidecar(t *testing.T) {
 	key, name := blob(1, "s/c")
 	b := row(1, "s/c")
 	tr.publish(key, name, []byte("x"))
-	require.NoError(t, tr.AppendSidecar(tr.ctx, &b, &storage.SidecarLine{First: true, Ref: &storage.RefRow{UUID: storage.UUID{15: 1}}}))
+	require.NoError(t, tr.AppendSidecar(tr.ctx, &b, storage.SidecarLine{First: true, Ref: &storage.RefRow{UUID: storage.UUID{15: 1}}}))
 	var all sync.WaitGroup
 	for g := range byte(goroutines) {
 		all.Go(func() {
@@ -93,7 +93,7 @@ func TestConcurrentAppendsToOneSidecar(t *testing.T) {
 				ref := storage.RefRow{UUID: storage.UUID{0: g + 1, 1: i}, Metadata: storage.MediaMetadata{
 					Labels: map[string]string{"prompt": strings.Repeat(fmt.Sprint(g), 2000)},
 				}}
-				if err := tr.AppendSidecar(tr.ctx, &b, &storage.SidecarLine{Ref: &ref}); err != nil {
+				if err := tr.AppendSidecar(tr.ctx, &b, storage.SidecarLine{Ref: &ref}); err != nil {
 					t.Errorf("append: %v", err)
 				}
 			}

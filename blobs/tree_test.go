@@ -162,7 +162,7 @@ func TestLifeOfABlob(t *testing.T) {
 			require.Equal(t, data, tr.bytesOf(key, name))
 
 			b := row(1, "s/c")
-			require.NoError(t, tr.AppendSidecar(tr.ctx, &b, &storage.SidecarLine{First: true, Ref: &storage.RefRow{UUID: storage.UUID{1}}}))
+			require.NoError(t, tr.AppendSidecar(tr.ctx, &b, storage.SidecarLine{First: true, Ref: &storage.RefRow{UUID: storage.UUID{1}}}))
 			require.NoError(t, tr.Settle(tr.ctx))
 			require.Equal(t, []string{name, name + ".meta"}, tr.files())
 			require.NoError(t, tr.Remove(tr.ctx, key, name))
@@ -386,7 +386,7 @@ func TestCancelledContexts(t *testing.T) {
 		"OpenStaged":    func() error { _, _, err := tr.OpenStaged(ctx, key); return err },
 		"Size":          func() error { _, err := tr.Size(ctx, name); return err },
 		"Remove":        func() error { return tr.Remove(ctx, key, name) },
-		"AppendSidecar": func() error { return tr.AppendSidecar(ctx, &b, &storage.SidecarLine{First: true}) },
+		"AppendSidecar": func() error { return tr.AppendSidecar(ctx, &b, storage.SidecarLine{First: true}) },
 		"ReadSidecar":   func() error { _, err := tr.ReadSidecar(ctx, name); return err },
 		"Settle":        func() error { return tr.Settle(ctx) },
 		"Staged":        func() error { _, err := tr.Staged(ctx); return err },
@@ -478,7 +478,7 @@ func TestModes(t *testing.T) {
 		key, name := blob(1, "s/c")
 		b := row(1, "s/c")
 		tr.publish(key, name, []byte("x"))
-		require.NoError(t, tr.AppendSidecar(tr.ctx, &b, &storage.SidecarLine{First: true}))
+		require.NoError(t, tr.AppendSidecar(tr.ctx, &b, storage.SidecarLine{First: true}))
 		err := filepath.WalkDir(tr.dir, func(p string, e fs.DirEntry, err error) error {
 			if err != nil || p == tr.dir {
 				return err
@@ -501,7 +501,7 @@ func TestFiles(t *testing.T) {
 	key, name := blob(1, "s/c")
 	b := row(1, "s/c")
 	tr.publish(key, name, []byte("x"))
-	require.NoError(t, tr.AppendSidecar(tr.ctx, &b, &storage.SidecarLine{First: true}))
+	require.NoError(t, tr.AppendSidecar(tr.ctx, &b, storage.SidecarLine{First: true}))
 	require.NoError(t, os.WriteFile(filepath.Join(tr.dir, "s", "holiday.png"), nil, 0o600))
 	id := storage.ID{Hash: [3]byte{1}, UUID: storage.UUID{0: 1, 15: 1}}
 	var got []storage.TreeFile

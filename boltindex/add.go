@@ -65,8 +65,8 @@ func (t *txn) add(add *storage.Addition) (storage.BlobRow, error) {
 }
 
 // lookup is a blob's row, of an empty key where there is none.
-func (t *txn) lookup(key storage.BlobKey) (storage.BlobRow, error) {
-	row := t.bucket(bucketBlobs).Get([]byte(key))
+func (r *rows) lookup(key storage.BlobKey) (storage.BlobRow, error) {
+	row := r.get(bucketBlobs, []byte(key))
 	if row == nil {
 		return storage.BlobRow{}, nil
 	}

@@ -1,6 +1,7 @@
 package boltindex
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math"
 	"time"
@@ -194,6 +195,61 @@ func memberships(m *storage.MediaMetadata) [4]membership {
 }
 
 type membership struct {
-	bucket []byte
+	bucket bucket
 	id     string
+}
+
+// The body of a log record is the version byte of rows and then, for every row,
+// the length of its key (bucket included) as uvarint, the key, the length of its
+// value plus one as uvarint, 0 where the row is gone, and the value.
+
+func appendTable(to []byte, t *table) []byte {
+	to = append(to, rowVersion)
+	t.Scan(func(key string, value []byte) bool {
+		to = binary.AppendUvarint(to, uint64(len(key)))
+		to = append(to, key...)
+		if value == nil {
+			to = append(to, 0)
+			return true
+		}
+		to = binary.AppendUvarint(to, uint64(len(value))+1)
+		to = append(to, value...)
+		return true
+	})
+	return to
+}
+
+// decodeTable adds the rows of a body to a table, which keeps the body.
+func decodeTable(body []byte, into *table) error {
+	if len(body) == 0 || body[0] != rowVersion {
+		return fmt.Errorf("%w: record of version %.1x, this program knows %d", storage.ErrVersion, body, rowVersion)
+	}
+	rest := body[1:]
+	for len(rest) > 0 {
+		key, after, ok := cutField(rest, 0)
+		value, end, ok2 := cutField(after, 1)
+		if !ok || !ok2 || len(key) < 2 || bucket(key[0]) >= buckets {
+			return fmt.Errorf("%w: row at byte %d of %d", storage.ErrCorrupted, len(body)-len(rest), len(body))
+		}
+		into.Set(string(key), value)
+		rest = end
+	}
+	return nil
+}
+
+// cutField takes a field off the front of data, whose length was written with
+// bias more. Below the bias the field is nil.
+func cutField(data []byte, bias uint64) (field, rest []byte, ok bool) {
+	n, width := binary.Uvarint(data)
+	if width <= 0 {
+		return nil, nil, false
+	}
+	data = data[width:]
+	if n < bias {
+		return nil, data, true
+	}
+	if n -= bias; n > uint64(len(data)) {
+		return nil, nil, false
+	}
+	return data[:n:n], data[n:], true
 }

@@ -12,18 +12,18 @@ import (
 	"github.com/mediabolt/mediabolt/storage"
 )
 
-// op is one change that waits for a transaction. do may run more than once,
-// each time in a transaction of which nothing else came of the earlier runs;
-// it checks before it changes, so that an error of its own leaves nothing.
+// op is one change that waits for a commit. do may run more than once, each time
+// after nothing came of the earlier runs; it checks before it changes, so that
+// an error of its own leaves nothing.
 type op struct {
-	do      func(*txn) error // nil: only waits for the transactions before it
+	do      func(*txn) error // nil: only waits for the commits before it
 	shrinks bool             // ends rows: worth giving up the reserve for
 	staged  storage.BlobKey  // to be made durable before; empty if nothing is
 	err     error            // what came of it
 }
 
-// commit runs an op in a transaction together with whoever waits, and returns
-// when that is durable. An error of ctx means that nothing was done.
+// commit runs an op together with whoever waits, and returns when that is
+// durable. An error of ctx means that nothing was done.
 func (x *Index) commit(ctx context.Context, o *op) error {
 	if err := x.commits.do(ctx, o); err != nil {
 		return err
@@ -34,9 +34,8 @@ func (x *Index) commit(ctx context.Context, o *op) error {
 	return nil
 }
 
-// apply commits a group. When the disk is full it gives up the reserve and
-// commits the shrinking operations one by one, each a transaction of a few
-// pages.
+// apply commits a group. When the disk is full it commits the shrinking
+// operations one by one, which may take up the reserve.
 func (x *Index) apply(ops []*op) {
 	ops = slices.DeleteFunc(x.syncStaged(ops), func(o *op) bool {
 		if o.do == nil {
@@ -47,17 +46,14 @@ func (x *Index) apply(ops []*op) {
 	if len(ops) == 0 {
 		return
 	}
-	err := x.update(func(t *txn) error { return runAll(t, ops) })
+	err := x.change(false, func(t *txn) error { return runAll(t, ops) })
 	if err == nil {
 		return
 	}
-	full := errors.Is(storage.Classify(err), storage.ErrDiskSpace)
-	released := false
 	for _, o := range ops {
 		o.err = err
-		if full && o.shrinks {
-			released = released || x.releaseReserve()
-			if err := x.update(func(t *txn) error { return runAll(t, []*op{o}) }); err != nil {
+		if isFull(err) && o.shrinks {
+			if err := x.change(true, func(t *txn) error { return runAll(t, []*op{o}) }); err != nil {
 				o.err = err
 			}
 		}
@@ -92,7 +88,7 @@ func (x *Index) syncStaged(ops []*op) []*op {
 }
 
 // runAll runs every op and keeps each one's own error; the error it returns
-// fails the whole transaction.
+// fails the whole group.
 func runAll(t *txn, ops []*op) error {
 	for _, o := range ops {
 		o.err = o.do(t)
@@ -104,22 +100,23 @@ func runAll(t *txn, ops []*op) error {
 	return nil
 }
 
-// txnError is an error of bbolt inside an op: the transaction is not to be
-// committed.
+// txnError is an error inside an op after which its group is not to be committed.
 type txnError struct{ err error }
 
 func (e *txnError) Error() string { return e.err.Error() }
 func (e *txnError) Unwrap() error { return e.err }
 
-// update runs fn in a write transaction of its own.
-func (x *Index) update(fn func(*txn) error) (err error) {
+// change commits what fn changes as one record of the log. An error means that
+// there is no such record, except for ErrInDoubt.
+func (x *Index) change(mayRelease bool, fn func(*txn) error) error {
 	if err := x.brokenBy(); err != nil {
 		return err
 	}
-	var id int
-	err = x.updateBolt(func(tx *bolt.Tx) error {
-		id = tx.ID()
-		t := &txn{tx: tx}
+	x.writing.Lock()
+	defer x.writing.Unlock()
+	changes := newTable()
+	err := x.look(false, func(r *rows) error {
+		t := &txn{changes: changes, rows: rows{layers: append([]*table{changes}, r.layers...), tx: r.tx}}
 		if err := fn(t); err != nil {
 			return err
 		}
@@ -128,10 +125,50 @@ func (x *Index) update(fn func(*txn) error) (err error) {
 		}
 		return t.finish()
 	})
-	if err != nil {
-		return x.judge(id, err)
+	if err != nil || changes.Len() == 0 {
+		return err
 	}
+	// The view is over: while one is open, bbolt may be unable to commit.
+	record := x.changes.record(changes)
+	if err := x.makeRoom(len(record), mayRelease); err != nil {
+		return err
+	}
+	if err := x.changes.append(record); err != nil {
+		if errors.Is(err, storage.ErrInDoubt) {
+			x.breakBy(err)
+		}
+		return err
+	}
+	x.install(changes)
 	return nil
+}
+
+// makeRoom sees to it that a record fits into the active segment. The caller
+// holds writing.
+func (x *Index) makeRoom(record int, mayRelease bool) error {
+	fits, err := x.changes.fits(record)
+	if fits || err != nil {
+		return err
+	}
+	if err := x.flushFrozen(mayRelease); err != nil {
+		return err
+	}
+	x.freeze()
+	notify(x.flusher.full)
+	if fits, err = x.changes.fits(record); err == nil && !fits {
+		err = fmt.Errorf("%w: no room for a record of %d bytes in the log", storage.ErrDiskSpace, record)
+	}
+	return err
+}
+
+// breakBy refuses every further change.
+func (x *Index) breakBy(cause error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.broken == nil {
+		x.broken = fmt.Errorf("%w: an earlier change is in doubt, reopen the store: %w", storage.ErrIO, cause)
+		x.log.Error("index needs to be reopened", "index", x.path, "error", cause)
+	}
 }
 
 // brokenBy is why no change is accepted any more, nil as long as they are.
@@ -141,50 +178,26 @@ func (x *Index) brokenBy() error {
 	return x.broken
 }
 
-func (x *Index) updateBolt(fn func(*bolt.Tx) error) (err error) {
-	defer guard(&err)
-	defer faultsPanic()()
-	return x.db.Update(fn)
-}
-
-// judge decides after a failed transaction whether the index may go on. A
-// failure before the meta page leaves the old state, whole. When the meta page
-// is in the file but its sync failed, memory and disk may disagree: the change
-// is in doubt, and no further one is accepted until the store is reopened.
-func (x *Index) judge(id int, cause error) error {
-	var now int
-	err := x.view(func(tx *bolt.Tx) error { now = tx.ID(); return nil })
-	if err == nil && now < id {
-		return cause
-	}
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.broken = fmt.Errorf("%w: an earlier change is in doubt, reopen the store: %w", storage.ErrIO, cause)
-	x.log.Error("index needs to be reopened", "index", x.path, "error", cause)
-	return fmt.Errorf("%w: %w", storage.ErrInDoubt, cause)
-}
-
-// txn is a write transaction with the counters' changes so far.
+// txn is a view with the changes of a group above it, and the counters' changes
+// so far.
 type txn struct {
-	tx    *bolt.Tx
-	delta storage.Counters
+	rows
+	changes *table
+	delta   storage.Counters
 }
 
-func (t *txn) bucket(name []byte) *bolt.Bucket { return t.tx.Bucket(name) }
-
-func (t *txn) put(bucket, key, value []byte) error {
-	if err := t.bucket(bucket).Put(key, value); err != nil {
-		return &txnError{fmt.Errorf("put %s %x: %w", bucket, key, err)}
+func (t *txn) put(b bucket, key, value []byte) error {
+	if len(key) == 0 || len(key) > bolt.MaxKeySize {
+		return &txnError{fmt.Errorf("key of %d bytes in %s, at most %d", len(key), b, bolt.MaxKeySize)}
 	}
+	if value == nil {
+		value = []byte{} // nil is a row that is gone
+	}
+	t.changes.Set(tableKey(b, key), value)
 	return nil
 }
 
-func (t *txn) delete(bucket, key []byte) error {
-	if err := t.bucket(bucket).Delete(key); err != nil {
-		return &txnError{fmt.Errorf("delete %s %x: %w", bucket, key, err)}
-	}
-	return nil
-}
+func (t *txn) delete(b bucket, key []byte) { t.changes.Set(tableKey(b, key), nil) }
 
 func (t *txn) putBlob(b *storage.BlobRow) error {
 	row, err := encodeBlob(b)
@@ -199,7 +212,7 @@ func (t *txn) finish() error {
 	if t.delta == (storage.Counters{}) {
 		return nil
 	}
-	c, err := readCounters(t.tx)
+	c, err := readCounters(&t.rows)
 	if err != nil {
 		return err
 	}
@@ -214,9 +227,9 @@ func (t *txn) finish() error {
 	return t.put(bucketMeta, keyCounters, row)
 }
 
-func readCounters(tx *bolt.Tx) (storage.Counters, error) {
+func readCounters(view *rows) (storage.Counters, error) {
 	var r countersRecord
-	if row := tx.Bucket(bucketMeta).Get(keyCounters); row != nil {
+	if row := view.get(bucketMeta, keyCounters); row != nil {
 		if err := decode(row, &r); err != nil {
 			return storage.Counters{}, fmt.Errorf("counters: %w", err)
 		}
@@ -250,7 +263,7 @@ func (x *Index) applyTouches(t *txn) error {
 	x.touched = map[storage.BlobKey]time.Time{}
 	x.mu.Unlock()
 	for key, at := range touched {
-		row := t.bucket(bucketBlobs).Get([]byte(key))
+		row := t.get(bucketBlobs, []byte(key))
 		if row == nil {
 			continue
 		}

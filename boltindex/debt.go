@@ -3,8 +3,6 @@ package boltindex
 import (
 	"context"
 
-	bolt "go.etcd.io/bbolt"
-
 	"github.com/mediabolt/mediabolt/storage"
 )
 
@@ -19,19 +17,18 @@ func (x *Index) Debt(ctx context.Context) (storage.Debt, error) {
 	if err := ctx.Err(); err != nil {
 		return debt, err
 	}
-	err := x.view(func(tx *bolt.Tx) error {
-		err := tx.Bucket(bucketMirrors).ForEach(func(k, v []byte) error {
+	err := x.view(func(r *rows) error {
+		for k, v := range r.from(bucketMirrors, nil) {
 			m, err := decodeMirror(k, v)
+			if err != nil {
+				return err
+			}
 			debt.Mirrors = append(debt.Mirrors, m)
-			return err
-		})
-		if err != nil {
-			return err
 		}
-		return tx.Bucket(bucketUnlinks).ForEach(func(k, _ []byte) error {
+		for k := range r.from(bucketUnlinks, nil) {
 			debt.Unlinks = append(debt.Unlinks, storage.Unlink{Path: string(k)})
-			return nil
-		})
+		}
+		return nil
 	})
 	return debt, x.wrap(err)
 }
@@ -44,7 +41,7 @@ func (x *Index) Settle(ctx context.Context, paid storage.Debt) error {
 		m := min(len(paid.Mirrors), maxDebtPage)
 		u := min(len(paid.Unlinks), maxDebtPage)
 		page := storage.Debt{Mirrors: paid.Mirrors[:m], Unlinks: paid.Unlinks[:u]}
-		if err := x.commit(ctx, &op{shrinks: true, do: func(t *txn) error { return t.settle(&page) }}); err != nil {
+		if err := x.commit(ctx, &op{shrinks: true, do: func(t *txn) error { t.settle(&page); return nil }}); err != nil {
 			return err
 		}
 		paid.Mirrors, paid.Unlinks = paid.Mirrors[m:], paid.Unlinks[u:]
@@ -52,16 +49,11 @@ func (x *Index) Settle(ctx context.Context, paid storage.Debt) error {
 	return nil
 }
 
-func (t *txn) settle(paid *storage.Debt) error {
+func (t *txn) settle(paid *storage.Debt) {
 	for i := range paid.Mirrors {
-		if err := t.delete(bucketMirrors, mirrorKey(&paid.Mirrors[i])); err != nil {
-			return err
-		}
+		t.delete(bucketMirrors, mirrorKey(&paid.Mirrors[i]))
 	}
 	for _, u := range paid.Unlinks {
-		if err := t.delete(bucketUnlinks, []byte(u.Path)); err != nil {
-			return err
-		}
+		t.delete(bucketUnlinks, []byte(u.Path))
 	}
-	return nil
 }

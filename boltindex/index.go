@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -41,7 +42,7 @@ type Config struct {
 	LockTimeout time.Duration
 	// FileMode of new files. Zero: 0600.
 	FileMode fs.FileMode
-	// Sync is called before the transaction of a group, with the keys of all
+	// Sync is called before the commit of a group, with the keys of all
 	// its additions that are staged, and makes their bytes durable. When it
 	// fails, none of these additions is made. Nil: nothing is called.
 	Sync func(keys []storage.BlobKey) error
@@ -49,8 +50,7 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// maxGroup bounds the operations of one transaction, and so the memory of its
-// dirty pages: a lone operation dirties about 18 pages of 4 KiB.
+// maxGroup bounds the operations of one commit, and so the length of a record.
 const maxGroup = 512
 
 // lockRetry is the pause between two attempts to take the lock.
@@ -68,8 +68,22 @@ type Index struct {
 	storeID      uuid.UUID
 	organization storage.OrganizationMode
 	commits      *group[*op]
+	flusher      flusher
 
-	mu      sync.Mutex // guards the rest; taken inside a transaction, never the other way round
+	// Locks are taken in this order: writing, flushing, layersMu, mu.
+	writing sync.Mutex // held while a record is made; guards changes
+	changes *changeLog
+	// flushing is held while bbolt is written. The frozen segment and the log's
+	// idea of which one that is do not change meanwhile.
+	flushing sync.Mutex
+	layersMu sync.RWMutex // guards active, frozen and frozenTo
+	active   *table       // rows of the active segment
+	frozen   *table       // rows of the other one that bbolt does not have yet, or nil
+	frozenTo uint64       // number of the last record of frozen
+
+	kept atomic.Bool // a view has active: it is copied before it is changed
+
+	mu      sync.Mutex // guards the rest
 	touched map[storage.BlobKey]time.Time
 	broken  error // why no further change is accepted
 }
@@ -80,7 +94,7 @@ type Index struct {
 func Open(ctx context.Context, cfg Config) (*Index, error) {
 	x := &Index{
 		root: cfg.Root, path: filepath.Join(cfg.Root.Name(), fileName), mode: cfg.FileMode, log: cfg.Logger, sync: cfg.Sync,
-		touched: map[storage.BlobKey]time.Time{},
+		touched: map[storage.BlobKey]time.Time{}, active: newTable(),
 	}
 	if x.mode == 0 {
 		x.mode = 0o600
@@ -109,11 +123,12 @@ func (x *Index) open(ctx context.Context, cfg *Config) error {
 	if err := x.lock(ctx, cfg); err != nil {
 		return err
 	}
-	if err := x.begin(cfg.Organization); err != nil {
+	if err := x.begin(cfg); err != nil {
 		return errors.Join(err, x.closeFiles())
 	}
 	x.removeTemporary()
 	x.refillReserve()
+	x.startFlusher()
 	return nil
 }
 
@@ -189,7 +204,7 @@ func (x *Index) openFile() (err error) {
 		}
 	}()
 	var want int64
-	if err := x.view(func(tx *bolt.Tx) error { want = tx.Size(); return nil }); err != nil {
+	if err := x.viewBolt(func(tx *bolt.Tx) error { want = tx.Size(); return nil }); err != nil {
 		return err
 	}
 	if x.file, err = x.root.Open(fileName); err != nil {
@@ -205,6 +220,9 @@ func (x *Index) openFile() (err error) {
 
 func (x *Index) closeFiles() error {
 	err := x.db.Close()
+	if x.changes != nil {
+		err = errors.Join(err, x.changes.close())
+	}
 	if x.file != nil {
 		err = errors.Join(err, x.file.Close())
 	}
@@ -221,7 +239,7 @@ func (x *Index) create() error {
 		return err
 	}
 	err = db.Update(func(tx *bolt.Tx) error {
-		for _, name := range allBuckets {
+		for _, name := range bucketNames {
 			if _, err := tx.CreateBucket(name); err != nil {
 				return err
 			}
@@ -230,7 +248,7 @@ func (x *Index) create() error {
 		if err != nil {
 			return err
 		}
-		meta := tx.Bucket(bucketMeta)
+		meta := tx.Bucket(bucketMeta.name())
 		if err := meta.Put(keyStore, store[:]); err != nil {
 			return err
 		}
@@ -290,28 +308,34 @@ func (x *Index) Organization() storage.OrganizationMode { return x.organization 
 // StoreID identifies the store, and stays with it for life.
 func (x *Index) StoreID() uuid.UUID { return x.storeID }
 
-// Close writes down what reads have touched and closes the file. Nothing may
-// be under way, and nothing may follow.
+// Close writes down what reads have touched, moves what the log has to bbolt and
+// closes the files. What cannot be moved stays in the log for the next opening.
+// Nothing may be under way, and nothing may follow.
 func (x *Index) Close() error {
-	var err error
-	x.mu.Lock()
-	flush := len(x.touched) > 0 && x.broken == nil
-	x.mu.Unlock()
-	if flush {
-		err = x.update(func(*txn) error { return nil })
+	x.stopFlusher()
+	if err := x.empty(); err != nil {
+		x.log.Warn("rows stay in the log until the next opening", "index", x.path, "error", err)
 	}
-	if err := errors.Join(err, x.closeFiles()); err != nil {
+	if err := x.closeFiles(); err != nil {
 		return fmt.Errorf("close index %s: %w", x.path, storage.Classify(err))
 	}
 	return nil
 }
 
-// view runs fn in a read transaction. fn does no file I/O and calls nothing
-// of the caller's.
-func (x *Index) view(fn func(*bolt.Tx) error) (err error) {
-	defer guard(&err)
-	defer faultsPanic()()
-	return x.db.View(fn)
+// empty moves to bbolt all that is only in memory or in the log.
+func (x *Index) empty() error {
+	if err := x.brokenBy(); err != nil {
+		return nil // said before
+	}
+	if err := x.change(false, func(*txn) error { return nil }); err != nil {
+		return err
+	}
+	for len(x.layers()) > 0 {
+		if err := x.flush(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // guard turns a panic, or a fault of the memory map, into ErrCorrupted: bbolt

@@ -24,14 +24,13 @@ func (x *Index) Blob(ctx context.Context, key storage.BlobKey) (storage.BlobRow,
 	if err := ctx.Err(); err != nil {
 		return storage.BlobRow{}, err
 	}
-	var blob storage.BlobRow
-	err := x.view(func(tx *bolt.Tx) (err error) {
-		blob, err = (&txn{tx: tx}).lookup(key)
-		return err
-	})
-	if err == nil && blob.Key == "" {
-		return blob, fmt.Errorf("%w: blob %s", storage.ErrNotFound, key)
+	row, err := x.row(bucketBlobs, []byte(key))
+	if err == nil && row == nil {
+		return storage.BlobRow{}, fmt.Errorf("%w: blob %s", storage.ErrNotFound, key)
+	} else if err != nil {
+		return storage.BlobRow{}, x.wrap(err)
 	}
+	blob, err := decodeBlob(key, row)
 	return blob, x.wrap(err)
 }
 
@@ -49,19 +48,19 @@ func (x *Index) Ref(ctx context.Context, id storage.ID) (storage.RefRow, storage
 }
 
 func (x *Index) ref(id storage.ID) (ref storage.RefRow, blob storage.BlobRow, found bool, err error) {
-	err = x.view(func(tx *bolt.Tx) (err error) {
-		ref, blob, found, err = readRef(tx, id)
+	err = x.view(func(r *rows) (err error) {
+		ref, blob, found, err = r.readRef(id)
 		return err
 	})
 	return ref, blob, found, x.wrap(err)
 }
 
-func readRef(tx *bolt.Tx, id storage.ID) (ref storage.RefRow, blob storage.BlobRow, found bool, err error) {
-	row := tx.Bucket(bucketRefs).Get(id.UUID[:])
+func (r *rows) readRef(id storage.ID) (ref storage.RefRow, blob storage.BlobRow, found bool, err error) {
+	row := r.get(bucketRefs, id.UUID[:])
 	if row == nil {
 		return ref, blob, false, nil
 	}
-	ref, blob, err = readPair(tx, id.UUID, row)
+	ref, blob, err = r.readPair(id.UUID, row)
 	if err != nil {
 		return ref, blob, false, err
 	}
@@ -69,12 +68,12 @@ func readRef(tx *bolt.Tx, id storage.ID) (ref storage.RefRow, blob storage.BlobR
 }
 
 // readPair decodes a reference's row and the blob that it names.
-func readPair(tx *bolt.Tx, id storage.UUID, row []byte) (storage.RefRow, storage.BlobRow, error) {
+func (r *rows) readPair(id storage.UUID, row []byte) (storage.RefRow, storage.BlobRow, error) {
 	ref, err := decodeRef(id, row)
 	if err != nil {
 		return ref, storage.BlobRow{}, err
 	}
-	blobRow := tx.Bucket(bucketBlobs).Get([]byte(ref.Blob))
+	blobRow := r.get(bucketBlobs, []byte(ref.Blob))
 	if blobRow == nil {
 		return ref, storage.BlobRow{}, fmt.Errorf("%w: reference %s names blob %s, which has no row", storage.ErrCorrupted, id, ref.Blob)
 	}
@@ -88,20 +87,25 @@ func (x *Index) Counters(ctx context.Context) (storage.Counters, error) {
 		return storage.Counters{}, err
 	}
 	var c storage.Counters
-	err := x.view(func(tx *bolt.Tx) (err error) {
-		c, err = readCounters(tx)
+	err := x.view(func(r *rows) (err error) {
+		c, err = readCounters(r)
 		return err
 	})
 	return c, x.wrap(err)
 }
 
-// Size is how many bytes of the file the index has in use.
+// Size is how many bytes of its file the index has in use, and those of its log.
 func (x *Index) Size(ctx context.Context) (int64, error) {
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
 	var size int64
-	err := x.view(func(tx *bolt.Tx) error { size = tx.Size(); return nil })
+	err := x.viewBolt(func(tx *bolt.Tx) error { size = tx.Size(); return nil })
+	x.writing.Lock()
+	defer x.writing.Unlock()
+	for _, s := range x.changes.segments {
+		size += s.size
+	}
 	return size, x.wrap(err)
 }
 
@@ -118,13 +122,15 @@ func (x *Index) Refs(ctx context.Context, filter storage.RefFilter, after storag
 		return nil, after, false, err
 	}
 	next = after
-	err = x.view(func(tx *bolt.Tx) error {
+	err = x.view(func(r *rows) error {
 		list, prefix := narrowest(&filter)
-		c := tx.Bucket(list).Cursor()
-		from := append(prefix, after[:]...)
+		start := append(prefix, after[:]...)
 		scanned := 0
-		for k, v := c.Seek(from); k != nil && bytes.HasPrefix(k, prefix); k, v = c.Next() {
-			if len(k) != len(from) || bytes.Equal(k, from) {
+		for k, v := range r.from(list, start) {
+			if !bytes.HasPrefix(k, prefix) {
+				return nil
+			}
+			if len(k) != len(start) || bytes.Equal(k, start) {
 				continue // of a longer ID that begins with this one, or already seen
 			}
 			if len(page) == limit || scanned == maxScan {
@@ -134,11 +140,11 @@ func (x *Index) Refs(ctx context.Context, filter storage.RefFilter, after storag
 			scanned++
 			copy(next[:], k[len(prefix):])
 			if len(prefix) > 0 {
-				if v = tx.Bucket(bucketRefs).Get(next[:]); v == nil {
+				if v = r.get(bucketRefs, next[:]); v == nil {
 					return fmt.Errorf("%w: reference %s is listed and has no row", storage.ErrCorrupted, next)
 				}
 			}
-			ref, blob, err := readPair(tx, next, v)
+			ref, blob, err := r.readPair(next, v)
 			if err != nil {
 				return err
 			}
@@ -153,7 +159,7 @@ func (x *Index) Refs(ctx context.Context, filter storage.RefFilter, after storag
 
 // narrowest picks a list that holds every reference that filter lets through,
 // and what comes before the UUID in its keys.
-func narrowest(f *storage.RefFilter) (bucket, prefix []byte) {
+func narrowest(f *storage.RefFilter) (list bucket, prefix []byte) {
 	for _, m := range memberships(&storage.MediaMetadata{
 		ConversationID: f.ConversationID, SessionID: f.SessionID, RunID: f.RunID, UserID: f.UserID,
 	}) {
@@ -171,14 +177,14 @@ func (x *Index) Blobs(ctx context.Context, after storage.BlobKey, limit int) ([]
 		return nil, err
 	}
 	var page []storage.BlobRow
-	err := x.view(func(tx *bolt.Tx) error {
-		page = nil
-		c := tx.Bucket(bucketBlobs).Cursor()
-		k, v := c.Seek([]byte(after))
-		if k != nil && string(k) == string(after) {
-			k, v = c.Next()
-		}
-		for ; k != nil && len(page) < limit; k, v = c.Next() {
+	err := x.view(func(r *rows) error {
+		for k, v := range r.from(bucketBlobs, []byte(after)) {
+			if string(k) == string(after) {
+				continue
+			}
+			if len(page) == limit {
+				break
+			}
 			b, err := decodeBlob(storage.BlobKey(k), v)
 			if err != nil {
 				return err

@@ -13,7 +13,7 @@ import (
 // hash, changes nothing. Errors: ErrDiskSpace, ErrIO, ErrInDoubt, ErrCorrupted,
 // or ctx's.
 func (x *Index) Remove(ctx context.Context, id storage.ID) (storage.Removal, error) {
-	// An ID that names nothing costs no transaction. But what is read here may
+	// An ID that names nothing costs no commit. But what is read here may
 	// be of a commit that is not durable yet.
 	if _, _, found, err := x.ref(id); err != nil {
 		return storage.Removal{}, err
@@ -29,7 +29,7 @@ func (x *Index) Remove(ctx context.Context, id storage.ID) (storage.Removal, err
 }
 
 func (t *txn) remove(id storage.ID) (storage.Removal, error) {
-	ref, blob, found, err := readRef(t.tx, id)
+	ref, blob, found, err := t.readRef(id)
 	if err != nil || !found {
 		return storage.Removal{}, err
 	}
@@ -40,15 +40,10 @@ func (t *txn) remove(id storage.ID) (storage.Removal, error) {
 	blob.Refs--
 	t.delta.Refs--
 	t.delta.LogicalBytes -= blob.Size
-	if err := t.delete(bucketRefs, id.UUID[:]); err != nil {
-		return storage.Removal{}, err
-	}
+	t.delete(bucketRefs, id.UUID[:])
 	for _, m := range memberships(&ref.Metadata) {
-		if m.id == "" {
-			continue
-		}
-		if err := t.delete(m.bucket, memberKey(m.id, id.UUID)); err != nil {
-			return storage.Removal{}, err
+		if m.id != "" {
+			t.delete(m.bucket, memberKey(m.id, id.UUID))
 		}
 	}
 	removal := storage.Removal{Found: true, Last: blob.Refs == 0, Blob: blob}
@@ -61,8 +56,6 @@ func (t *txn) remove(id storage.ID) (storage.Removal, error) {
 	}
 	t.delta.Blobs--
 	t.delta.PhysicalBytes -= blob.Size
-	if err := t.delete(bucketBlobs, []byte(blob.Key)); err != nil {
-		return storage.Removal{}, err
-	}
+	t.delete(bucketBlobs, []byte(blob.Key))
 	return removal, t.put(bucketUnlinks, []byte(blob.Path), nil)
 }

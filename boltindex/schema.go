@@ -1,6 +1,6 @@
-// Package boltindex is the transactional index of a store: one bbolt file that
-// holds a row for every blob and every reference, and what the directory tree
-// is still owed. It never touches a blob file.
+// Package boltindex is the transactional index of a store: one bbolt file, with
+// a short log before it, that holds a row for every blob and every reference,
+// and what the directory tree is still owed. It never touches a blob file.
 //
 // # Buckets
 //
@@ -8,6 +8,8 @@
 //	          "store"        -> UUID of the store, 16 bytes
 //	          "organization" -> organization mode at the last open
 //	          "counters"     -> counters row
+//	          "applied"      -> number of the last log record whose rows are
+//	                            here, big-endian uint64
 //	blobs     blob key       -> blob row
 //	refs      UUID           -> reference row
 //	by_session, by_conversation, by_run, by_user
@@ -27,13 +29,21 @@
 //
 // # Crash safety
 //
-// One operation is part of one bbolt transaction, together with others that
-// waited at the same time (group.go). What is staged for them is made durable
-// first, in one sync. bbolt writes the changed
-// pages aside, syncs, writes one of two checksummed meta pages, syncs: a crash
-// leaves the state before or after the whole group. The freelist is written
-// with every commit, although it costs a page or more: without it bbolt would
-// have to read the whole file to open after a crash.
+// Operations that wait at the same time are a group (group.go). What is staged
+// for them is made durable first, in one sync. Then the rows that they change
+// are one record of the log (log.go), appended and synced: that is the commit.
+// From then on readers see these rows in memory, above bbolt's (rows.go).
+//
+// The log has two segments. When one is full, or a moment after its first
+// record, its rows go to bbolt in one transaction, together with the number of
+// its last record, while groups go on in the other segment (flush.go). bbolt
+// writes the changed pages aside, syncs, writes one of two checksummed meta
+// pages, syncs: a crash leaves the state before or after. Only then is the
+// segment overwritten. So an acknowledged row is in bbolt or in the log, and
+// Open reads the records after the number that bbolt has: a segment or two,
+// whatever the size of the store. The freelist is written with every
+// transaction, although it costs a page or more: without it bbolt would have to
+// read the whole file to open after a crash.
 //
 // The file is made under a temporary name, synced and linked into place, so a
 // file with the final name is always complete. Beside it lies a reserve file
@@ -51,24 +61,39 @@ const (
 	tempPattern = "index.db.*.tmp"
 )
 
+// logNames are the files of the two segments of the log.
+var logNames = [2]string{"log.0", "log.1"}
+
+// bucket is one of the buckets above. The numbers are part of the format of the
+// log.
+type bucket byte
+
+const (
+	bucketMeta bucket = iota
+	bucketBlobs
+	bucketRefs
+	bucketBySession
+	bucketByConversation
+	bucketByRun
+	bucketByUser
+	bucketUnlinks
+	bucketMirrors
+	buckets // how many there are
+)
+
+var bucketNames = [buckets][]byte{
+	[]byte("meta"), []byte("blobs"), []byte("refs"), []byte("by_session"), []byte("by_conversation"),
+	[]byte("by_run"), []byte("by_user"), []byte("unlinks"), []byte("mirrors"),
+}
+
+func (b bucket) name() []byte { return bucketNames[b] }
+
+func (b bucket) String() string { return string(bucketNames[b]) }
+
 var (
-	bucketMeta           = []byte("meta")
-	bucketBlobs          = []byte("blobs")
-	bucketRefs           = []byte("refs")
-	bucketBySession      = []byte("by_session")
-	bucketByConversation = []byte("by_conversation")
-	bucketByRun          = []byte("by_run")
-	bucketByUser         = []byte("by_user")
-	bucketUnlinks        = []byte("unlinks")
-	bucketMirrors        = []byte("mirrors")
-
-	allBuckets = [...][]byte{
-		bucketMeta, bucketBlobs, bucketRefs, bucketBySession, bucketByConversation,
-		bucketByRun, bucketByUser, bucketUnlinks, bucketMirrors,
-	}
-
 	keyFormat       = []byte("format")
 	keyStore        = []byte("store")
 	keyOrganization = []byte("organization")
 	keyCounters     = []byte("counters")
+	keyApplied      = []byte("applied")
 )

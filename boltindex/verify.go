@@ -23,9 +23,12 @@ const maxFindings = 10000
 // the whole file. Errors: ErrCorrupted when even that is impossible, or ctx's.
 func (x *Index) Verify(ctx context.Context) ([]storage.Finding, error) {
 	a := &audit{ctx: ctx}
-	err := x.view(func(tx *bolt.Tx) error { return x.checkPages(tx) })
+	err := x.viewBolt(func(tx *bolt.Tx) error { return x.checkPages(tx) })
 	if err == nil {
 		err = x.checkBolt(a)
+	}
+	if err == nil {
+		err = x.checkLog()
 	}
 	if err != nil {
 		a.report(storage.Finding{Kind: storage.FindingIndex, Detail: err.Error()})
@@ -33,9 +36,9 @@ func (x *Index) Verify(ctx context.Context) ([]storage.Finding, error) {
 	if len(a.findings) > 0 {
 		return a.findings, ctx.Err() // rows of a damaged tree say nothing
 	}
-	err = x.view(func(tx *bolt.Tx) error {
-		for _, step := range [...]func(*bolt.Tx) error{a.blobs, a.refs, a.lists, a.mirrors, a.totals} {
-			if err := step(tx); err != nil {
+	err = x.view(func(r *rows) error {
+		for _, step := range [...]func(*rows) error{a.blobs, a.refs, a.lists, a.mirrors, a.totals} {
+			if err := step(r); err != nil {
 				return err
 			}
 		}
@@ -61,6 +64,16 @@ func (x *Index) checkBolt(a *audit) (err error) {
 	return nil
 }
 
+// checkLog reads what the log has for bbolt.
+func (x *Index) checkLog() error {
+	x.writing.Lock() // a record that is being written is no damage
+	defer x.writing.Unlock()
+	x.flushing.Lock() // neither is one that bbolt gets meanwhile
+	defer x.flushing.Unlock()
+	_, _, err := x.unapplied()
+	return err
+}
+
 // audit is one run of Verify, in one read transaction.
 type audit struct {
 	ctx      context.Context
@@ -77,56 +90,63 @@ func (a *audit) report(f storage.Finding) {
 }
 
 // blobs counts the references of every blob, a page of blobs at a time.
-func (a *audit) blobs(tx *bolt.Tx) error {
-	c := tx.Bucket(bucketBlobs).Cursor()
-	k, v := c.First()
-	for k != nil {
-		rows := make(map[storage.BlobKey]storage.BlobRow)
-		first, last := storage.BlobKey(k), storage.BlobKey(k)
-		for ; k != nil && len(rows) < countPage; k, v = c.Next() {
-			last = storage.BlobKey(k)
-			b, err := decodeBlob(last, v)
-			if err != nil {
-				a.report(storage.Finding{Kind: storage.FindingIndex, Blob: last.String(), Detail: err.Error()})
-				continue
+func (a *audit) blobs(r *rows) error {
+	page := make(map[storage.BlobKey]storage.BlobRow)
+	var first, last storage.BlobKey
+	for k, v := range r.from(bucketBlobs, nil) {
+		if len(page) == countPage {
+			if err := a.count(r, page, first, last); err != nil {
+				return err
 			}
-			a.sum.Blobs++
-			a.sum.PhysicalBytes += b.Size
-			rows[b.Key] = b
+			clear(page)
 		}
-		counts, err := a.count(tx, first, last)
+		last = storage.BlobKey(k)
+		if len(page) == 0 {
+			first = last
+		}
+		b, err := decodeBlob(last, v)
 		if err != nil {
+			a.report(storage.Finding{Kind: storage.FindingIndex, Blob: last.String(), Detail: err.Error()})
+			continue
+		}
+		a.sum.Blobs++
+		a.sum.PhysicalBytes += b.Size
+		page[b.Key] = b
+	}
+	return a.count(r, page, first, last)
+}
+
+// count compares the refcounts of the blobs from first to last with the
+// references that name them.
+func (a *audit) count(r *rows, page map[storage.BlobKey]storage.BlobRow, first, last storage.BlobKey) error {
+	counts := make(map[storage.BlobKey]int64)
+	for k, v := range r.from(bucketRefs, nil) {
+		if ref, err := decodeRef(storage.UUID(k), v); err == nil && ref.Blob >= first && ref.Blob <= last {
+			counts[ref.Blob]++
+		}
+		if err := a.ctx.Err(); err != nil {
 			return err
 		}
-		for key, b := range rows {
-			if counts[key] != b.Refs {
-				a.report(storage.Finding{Kind: storage.FindingRefcount, Path: b.Path, Blob: key.String(),
-					Detail: fmt.Sprintf("refcount %d, but %d reference rows", b.Refs, counts[key])})
-			}
+	}
+	for key, b := range page {
+		if counts[key] != b.Refs {
+			a.report(storage.Finding{Kind: storage.FindingRefcount, Path: b.Path, Blob: key.String(),
+				Detail: fmt.Sprintf("refcount %d, but %d reference rows", b.Refs, counts[key])})
 		}
 	}
 	return nil
 }
 
-// count is how many references name each blob from first to last.
-func (a *audit) count(tx *bolt.Tx, first, last storage.BlobKey) (map[storage.BlobKey]int64, error) {
-	counts := make(map[storage.BlobKey]int64)
-	err := tx.Bucket(bucketRefs).ForEach(func(k, v []byte) error {
-		if ref, err := decodeRef(storage.UUID(k), v); err == nil && ref.Blob >= first && ref.Blob <= last {
-			counts[ref.Blob]++
-		}
-		return a.ctx.Err()
-	})
-	return counts, err
-}
-
 // refs checks that every reference names a blob and is in its lists.
-func (a *audit) refs(tx *bolt.Tx) error {
-	return tx.Bucket(bucketRefs).ForEach(func(k, v []byte) error {
-		ref, blob, err := readPair(tx, storage.UUID(k), v)
+func (a *audit) refs(r *rows) error {
+	for k, v := range r.from(bucketRefs, nil) {
+		if err := a.ctx.Err(); err != nil {
+			return err
+		}
+		ref, blob, err := r.readPair(storage.UUID(k), v)
 		if err != nil {
 			a.report(storage.Finding{Kind: storage.FindingDangling, Ref: storage.UUID(k).String(), Detail: err.Error()})
-			return a.ctx.Err()
+			continue
 		}
 		a.sum.Refs++
 		a.sum.LogicalBytes += blob.Size
@@ -135,31 +155,30 @@ func (a *audit) refs(tx *bolt.Tx) error {
 				continue
 			}
 			a.members++
-			if tx.Bucket(m.bucket).Get(memberKey(m.id, ref.UUID)) == nil {
+			if r.get(m.bucket, memberKey(m.id, ref.UUID)) == nil {
 				a.report(storage.Finding{Kind: storage.FindingDangling, Ref: ref.UUID.String(),
 					Detail: fmt.Sprintf("reference is not in the list %s of %q", m.bucket, m.id)})
 			}
 		}
-		return a.ctx.Err()
-	})
+	}
+	return nil
 }
 
 // lists checks that the lists hold nothing beyond what refs has seen in them.
-func (a *audit) lists(tx *bolt.Tx) error {
+func (a *audit) lists(r *rows) error {
 	var entries int64
 	for _, m := range memberships(&storage.MediaMetadata{}) {
-		err := tx.Bucket(m.bucket).ForEach(func(k, _ []byte) error {
+		for k := range r.from(m.bucket, nil) {
+			if err := a.ctx.Err(); err != nil {
+				return err
+			}
 			entries++
 			var id storage.UUID
 			copy(id[:], k[max(0, len(k)-len(id)):])
-			if tx.Bucket(bucketRefs).Get(id[:]) == nil {
+			if r.get(bucketRefs, id[:]) == nil {
 				a.report(storage.Finding{Kind: storage.FindingDangling, Ref: id.String(),
 					Detail: fmt.Sprintf("list %s has a reference that has no row", m.bucket)})
 			}
-			return a.ctx.Err()
-		})
-		if err != nil {
-			return err
 		}
 	}
 	if entries != a.members {
@@ -169,17 +188,20 @@ func (a *audit) lists(tx *bolt.Tx) error {
 	return nil
 }
 
-func (a *audit) mirrors(tx *bolt.Tx) error {
-	return tx.Bucket(bucketMirrors).ForEach(func(k, v []byte) error {
+func (a *audit) mirrors(r *rows) error {
+	for k, v := range r.from(bucketMirrors, nil) {
+		if err := a.ctx.Err(); err != nil {
+			return err
+		}
 		if _, err := decodeMirror(k, v); err != nil {
 			a.report(storage.Finding{Kind: storage.FindingIndex, Detail: err.Error()})
 		}
-		return a.ctx.Err()
-	})
+	}
+	return nil
 }
 
-func (a *audit) totals(tx *bolt.Tx) error {
-	kept, err := readCounters(tx)
+func (a *audit) totals(r *rows) error {
+	kept, err := readCounters(r)
 	if err == nil && kept != a.sum {
 		a.report(storage.Finding{Kind: storage.FindingCounter, Detail: fmt.Sprintf("totals %+v, the rows add up to %+v", kept, a.sum)})
 	}

@@ -435,6 +435,7 @@ func TestPathsOfEachOrganization(t *testing.T) {
 			f := mustOpen(t, config)
 			ref := mustStore(t, f, []byte("x"), tt.metadata)
 			require.Equal(t, path.Join(tt.dir, ref.ID+".bin"), ref.Metadata["path"])
+			require.NoError(t, f.WriteSidecars(t.Context()))
 			require.Equal(t, []string{ref.Metadata["path"], ref.Metadata["path"] + ".meta"}, treeFiles(t, config.BaseDir))
 			require.NoError(t, f.Delete(context.Background(), ref))
 			requireEmpty(t, f, config.BaseDir)

@@ -2,9 +2,7 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -24,11 +22,12 @@ const (
 const retryInterval = 30 * time.Second
 
 // ledger is what this process knows of the index's debt: what it has paid since
-// the last checkpoint, and what it could not pay.
+// the last checkpoint, what the next one pays, and what could not be paid.
 type ledger struct {
 	mu    sync.Mutex // guards the lists
 	paid  storage.Debt
-	owed  []storage.Mirror
+	lines []sidecarLine    // to be written by the next checkpoint
+	owed  []storage.Mirror // lines that could not be written
 	files []owedUnlink
 	// retryAt is when a checkpoint next tries what is owed.
 	retryAt time.Time
@@ -106,7 +105,7 @@ func signal(c chan struct{}) {
 
 // notice wakes run. The caller holds mu.
 func (l *ledger) notice() {
-	if len(l.paid.Mirrors)+len(l.paid.Unlinks) >= checkpointDebt {
+	if len(l.lines)+len(l.paid.Unlinks) >= checkpointDebt {
 		signal(l.full)
 	}
 	signal(l.some)
@@ -116,7 +115,7 @@ func (l *ledger) payMirror(m storage.Mirror) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.paid.Mirrors = append(l.paid.Mirrors, m)
-	l.notice()
+	signal(l.some) // whoever has lines to write has noticed how many
 }
 
 func (l *ledger) payUnlink(path string) {
@@ -152,6 +151,7 @@ func (s *store) checkpoint(ctx context.Context, retry bool) error {
 		return err
 	}
 	ctx = context.WithoutCancel(ctx)
+	s.writeWaiting(ctx)
 	l.mu.Lock()
 	paid := l.paid
 	l.paid = storage.Debt{}
@@ -195,94 +195,4 @@ func (s *store) retry(ctx context.Context) {
 	if len(l.owed)+len(l.files) > 0 {
 		l.retryAt = time.Now().Add(retryInterval)
 	}
-}
-
-// payMirrors completes sidecars: it looks at each that is owed a line and
-// appends what is missing. Lines that nobody needs any more count as paid.
-func (s *store) payMirrors(ctx context.Context, owed []storage.Mirror) error {
-	byBlob := map[storage.BlobKey][]storage.Mirror{}
-	for _, m := range owed {
-		byBlob[m.Blob] = append(byBlob[m.Blob], m)
-	}
-	var failed []error
-	for key, mirrors := range byBlob {
-		if err := s.completeSidecar(ctx, key, mirrors); err != nil {
-			failed = append(failed, err)
-			for _, m := range mirrors {
-				s.ledger.oweMirror(m)
-			}
-		}
-	}
-	return errors.Join(failed...)
-}
-
-// completeSidecar appends to one sidecar what it lacks of its lines, and makes
-// the sidecar where it is missing.
-func (s *store) completeSidecar(ctx context.Context, key storage.BlobKey, mirrors []storage.Mirror) error {
-	unlock, err := s.keys.lock(ctx, key)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	blob, err := s.index.Blob(ctx, key)
-	if errors.Is(err, storage.ErrNotFound) {
-		for _, m := range mirrors {
-			s.ledger.payMirror(m)
-		}
-		return nil
-	} else if err != nil {
-		return err
-	}
-	sidecar, err := s.blobs.ReadSidecar(ctx, blob.Path)
-	if err != nil && !errors.Is(err, storage.ErrNotFound) {
-		return err
-	}
-	// Additions first, so that a sidecar that is made here begins with one.
-	slices.SortStableFunc(mirrors, func(a, b storage.Mirror) int { return btoi(a.Deleted) - btoi(b.Deleted) })
-	for _, m := range mirrors {
-		if !sidecar.Has(&m) {
-			wrote, err := s.appendMissing(ctx, &blob, &sidecar, &m)
-			if err != nil {
-				return err
-			}
-			if wrote {
-				sidecar.Torn, sidecar.Blob.Key = false, key
-			}
-		}
-		s.blobs.Mirrored(blob.Path)
-		s.ledger.payMirror(m)
-	}
-	return nil
-}
-
-func btoi(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
-}
-
-// appendMissing appends the line of m. It writes nothing for an addition that
-// was deleted since.
-func (s *store) appendMissing(ctx context.Context, blob *storage.BlobRow, sidecar *storage.Sidecar, m *storage.Mirror) (wrote bool, err error) {
-	line := storage.SidecarLine{First: sidecar.Blob.Key == "", AfterTorn: sidecar.Torn, Deleted: m.UUID}
-	if !m.Deleted {
-		id, err := storage.ParseID(blob.NameHash() + "-" + m.UUID.String())
-		if err != nil {
-			return false, err
-		}
-		ref, _, err := s.index.Ref(ctx, id)
-		if errors.Is(err, storage.ErrNotFound) {
-			return false, nil
-		} else if err != nil {
-			return false, err
-		}
-		line.Ref = &ref
-	}
-	done, err := s.blobs.Prepare(ctx, blob.Path)
-	if err != nil {
-		return false, err
-	}
-	defer done(true)
-	return true, s.blobs.AppendSidecar(ctx, blob, &line)
 }

@@ -537,6 +537,7 @@ func TestCrashTearsSidecarLines(t *testing.T) {
 		mustStore(t, f, shared, storage.MediaMetadata{Labels: map[string]string{"quoted": `{"v":1,"ref":`}})
 		ref := mustStore(t, f, shared, storage.MediaMetadata{RunID: "run"})
 		require.NoError(t, f.Delete(context.Background(), ref))
+		require.NoError(t, f.WriteSidecars(context.Background()))
 	})
 	want := [][]byte{small, shared, shared}
 
@@ -621,6 +622,7 @@ func busyStore(t *testing.T, config engine.FileStoreConfig) [][]byte {
 	stop.Store(engine.FaultCommitted)
 	require.ErrorIs(t, streaming(large)(f, nil), errCrash)
 	require.ErrorIs(t, storing([]byte("late"))(f, nil), errCrash)
+	require.NoError(t, f.WriteSidecars(context.Background()))
 	require.NoError(t, f.Abandon())
 
 	require.NoError(t, appendBytes(filepath.Join(config.BaseDir, sidecar), `{"v":1,"ref":{"id`))
@@ -806,6 +808,7 @@ func TestClockSetBack(t *testing.T) {
 		mustStore(t, f, shared, someIDs)
 		again := mustStore(t, f, small, someIDs)
 		require.NoError(t, f.Delete(ctx, again))
+		require.NoError(t, f.WriteSidecars(ctx))
 		sidecar := filepath.Join(config.BaseDir, again.Metadata["path"]+".meta")
 		require.NoError(t, os.Truncate(sidecar, fileSize(t, sidecar)-10))
 	})

@@ -452,6 +452,7 @@ func TestSidecarOfAnotherBlob(t *testing.T) {
 	f := mustOpen(t, config)
 	a := mustStore(t, f, small, someIDs).Metadata["path"] + ".meta"
 	b := mustStore(t, f, other, someIDs).Metadata["path"] + ".meta"
+	require.NoError(t, f.WriteSidecars(t.Context()))
 	mine, err := os.ReadFile(filepath.Join(config.BaseDir, a))
 	require.NoError(t, err)
 	others, err := os.ReadFile(filepath.Join(config.BaseDir, b))

@@ -85,21 +85,3 @@ func (s *store) unlink(ctx context.Context, u owedUnlink) error {
 	}
 	return nil
 }
-
-// mirror appends a line to a blob's sidecar. The debt for it stays if that does
-// not work.
-func (s *store) mirror(ctx context.Context, blob *storage.BlobRow, line *storage.SidecarLine) {
-	m := storage.Mirror{Blob: blob.Key, UUID: line.Deleted, Deleted: line.Ref == nil}
-	if line.Ref != nil {
-		m.UUID = line.Ref.UUID
-	}
-	err := s.blobs.AppendSidecar(ctx, blob, line)
-	if err == nil {
-		s.ledger.payMirror(m)
-		return
-	}
-	if !errors.Is(err, storage.ErrNotFound) {
-		s.cfg.Logger.Warn("sidecar lacks a line for now", "store", s.cfg.BaseDir, "path", blob.Path, "error", err)
-	}
-	s.ledger.oweMirror(m)
-}

@@ -36,6 +36,18 @@ func (f *FileStore) Abandon() error {
 	return s.closeParts()
 }
 
+// WriteSidecars is as much of a checkpoint as writes the sidecars' lines, and
+// does not make them durable.
+func (f *FileStore) WriteSidecars(ctx context.Context) error {
+	s, leave, err := f.enter(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	s.writeWaiting(ctx)
+	return nil
+}
+
 // Checkpoint makes a checkpoint now.
 func (f *FileStore) Checkpoint(ctx context.Context) error {
 	s, leave, err := f.enter(ctx)

@@ -336,6 +336,7 @@ func TestHostileSidecarsDoNotHurt(t *testing.T) {
 	require.NoError(t, err)
 	ref := mustStore(t, f, data, storage.MediaMetadata{SessionID: "s"})
 	victim := mustStore(t, f, []byte("victim"), storage.MediaMetadata{SessionID: "v"})
+	require.NoError(t, f.WriteSidecars(ctx))
 	sidecar := filepath.Join(config.BaseDir, filepath.FromSlash(ref.Metadata["path"])) + ".meta"
 	original, err := os.ReadFile(sidecar)
 	require.NoError(t, err)
@@ -507,6 +508,7 @@ func TestSymbolicLinksLeadNowhereOutside(t *testing.T) {
 	t.Run("in place of a sidecar", func(t *testing.T) {
 		w, f, outside := newLinked(t)
 		ref := mustStore(t, f, data, storage.MediaMetadata{SessionID: "s"})
+		require.NoError(t, f.WriteSidecars(ctx))
 		name := filepath.Join(w.config.BaseDir, filepath.FromSlash(ref.Metadata["path"])) + ".meta"
 		require.NoError(t, os.Remove(name))
 		require.NoError(t, os.Symlink(filepath.Join(outside, "secret"), name))

@@ -32,7 +32,7 @@ type payload struct {
 	buffer *[]byte // what data is in, to go back to buffers
 	head   []byte  // the first bytes, for sniffing
 	size   int64
-	crc    uint32
+	crc    uint32 // of a spool
 	digest storage.Digest
 }
 
@@ -45,10 +45,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // inMemory is the payload of bytes that are all there.
 func inMemory(data []byte, buffer *[]byte) *payload {
-	return &payload{
-		data: data, buffer: buffer, head: data, size: int64(len(data)),
-		crc: crc32.Checksum(data, castagnoli), digest: sha256.Sum256(data),
-	}
+	return &payload{data: data, buffer: buffer, head: data, size: int64(len(data)), digest: sha256.Sum256(data)}
 }
 
 // fromData is the payload of a MediaContent's Data, and the MIME type that a
@@ -106,6 +103,11 @@ func (s *store) fromFile(ctx context.Context, name string) (*payload, error) {
 // fromReader is the payload of a stream, in constant memory. size is how many
 // bytes it will have, if that is known, otherwise 0; it only saves copying.
 func (s *store) fromReader(ctx context.Context, r io.Reader, size int64) (*payload, error) {
+	if size <= inlineLimit && (s.cfg.MaxFileSize == 0 || size <= s.cfg.MaxFileSize) {
+		if data, ok := unread(r); ok {
+			return inMemory(data, nil), nil
+		}
+	}
 	r = &limitedReader{ctx: ctx, r: r, limit: s.cfg.MaxFileSize}
 	// One byte more than there is shows that there is no more.
 	head, buffer, err := readHead(r, int(min(size, inlineLimit))+1)
@@ -151,6 +153,29 @@ func readHead(r io.Reader, hint int) (head []byte, buffer *[]byte, err error) {
 		freeBuffer(buffer)
 		buffer = grown
 	}
+}
+
+// unread is what is left of a stream that is in memory, without a copy of it.
+// The caller has lent it until the call returns.
+func unread(r io.Reader) ([]byte, bool) {
+	switch r := r.(type) {
+	case *bytes.Buffer:
+		return r.Next(r.Len()), true
+	case *bytes.Reader:
+		var data lent
+		_, err := r.WriteTo(&data)
+		return data, err == nil
+	}
+	return nil, false
+}
+
+// lent keeps what is written to it in one piece, as bytes.Reader does, and does
+// not copy it.
+type lent []byte
+
+func (l *lent) Write(p []byte) (int, error) {
+	*l = p
+	return len(p), nil
 }
 
 // knownSize is how many bytes a stream has left, if it can tell, otherwise 0.

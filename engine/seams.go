@@ -82,7 +82,7 @@ type Blobs interface {
 	// Remove removes a blob and its sidecar.
 	Remove(ctx context.Context, key storage.BlobKey, path string) error
 	// AppendSidecar and ReadSidecar write and read the mirror of the rows.
-	AppendSidecar(ctx context.Context, blob *storage.BlobRow, line *storage.SidecarLine) error
+	AppendSidecar(ctx context.Context, blob *storage.BlobRow, lines ...storage.SidecarLine) error
 	ReadSidecar(ctx context.Context, path string) (storage.Sidecar, error)
 	// Mirrored records that a sidecar's lines may not be durable.
 	Mirrored(path string)

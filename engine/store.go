@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"path"
 
@@ -230,6 +231,9 @@ func (s *store) insert(ctx context.Context, p *payload, add *storage.Addition, t
 		return storage.BlobRow{}, errors.Join(ctx.Err(), s.drop(ctx, p))
 	}
 	key := add.Blob.Key
+	if p.spool == "" {
+		add.Blob.CRC = crc32.Checksum(p.data, castagnoli)
+	}
 	if err := s.stage(ctx, p, key); err != nil {
 		return storage.BlobRow{}, err
 	}

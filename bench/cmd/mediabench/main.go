@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"regexp"
 	"runtime"
 	"runtime/debug"
 	"text/tabwriter"
@@ -36,6 +37,10 @@ func run(ctx context.Context, args []string) error {
 	flags.IntVar(&s.Rounds, "rounds", 5, "measurements per ratio; the median is printed")
 	flags.DurationVar(&s.Time, "time", 2*time.Second, "length of one measurement")
 	flags.IntVar(&s.Preload, "preload", 1_000_000, "references in the large index")
+	flags.Func("only", "measure only the ratios whose names match this `regexp`", func(text string) (err error) {
+		s.Only, err = regexp.Compile(text)
+		return err
+	})
 	if err := flags.Parse(args); err != nil {
 		return err
 	}

@@ -1,0 +1,312 @@
+package boltindex
+
+import (
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/mediabolt/mediabolt/storage"
+)
+
+// flushInterval is how long rows stay in the log alone at most, so that a store
+// at rest needs no recovery. By then most rows of debt have come and gone, and
+// never get to bbolt.
+const flushInterval = 2 * time.Second
+
+// flusher moves rows from the log to bbolt in the background.
+type flusher struct {
+	some chan struct{} // of capacity 1: the log has rows
+	full chan struct{} // of capacity 1: a segment is full
+	quit chan struct{}
+	gone chan struct{}
+}
+
+func (x *Index) startFlusher() {
+	x.flusher = flusher{
+		some: make(chan struct{}, 1), full: make(chan struct{}, 1), quit: make(chan struct{}), gone: make(chan struct{}),
+	}
+	if len(x.layers()) > 0 {
+		notify(x.flusher.some)
+	}
+	go x.runFlusher()
+}
+
+func (x *Index) runFlusher() {
+	f := &x.flusher
+	defer close(f.gone)
+	for {
+		select {
+		case <-f.some:
+		case <-f.quit:
+			return
+		}
+		select {
+		case <-time.After(flushInterval):
+		case <-f.full:
+		case <-f.quit:
+			return
+		}
+		if err := x.flush(); err != nil {
+			x.log.Warn("rows stay in the log for now", "index", x.path, "error", err)
+		}
+		x.layersMu.RLock()
+		if len(x.layers()) > 0 {
+			notify(f.some)
+		}
+		x.layersMu.RUnlock()
+	}
+}
+
+func (x *Index) stopFlusher() {
+	close(x.flusher.quit)
+	<-x.flusher.gone
+}
+
+func notify(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// layers are the rows that the log has, the newest first. The caller holds
+// layersMu.
+func (x *Index) layers() []*table {
+	var list []*table
+	for _, t := range [...]*table{x.active, x.frozen} {
+		if t != nil && t.Len() > 0 {
+			list = append(list, t)
+		}
+	}
+	return list
+}
+
+// install puts the rows of a group in front of the readers. The caller holds
+// writing.
+func (x *Index) install(changes *table) {
+	x.layersMu.Lock()
+	defer x.layersMu.Unlock()
+	if x.kept.Swap(false) {
+		x.active = x.active.Copy()
+	}
+	changes.Scan(func(key string, value []byte) bool {
+		x.active.Set(key, value)
+		return true
+	})
+	notify(x.flusher.some)
+}
+
+// freeze hands the rows of the active segment to the next flush, if those of
+// the other one are in bbolt. The caller holds writing.
+func (x *Index) freeze() {
+	x.layersMu.Lock()
+	defer x.layersMu.Unlock()
+	if x.frozen == nil && x.active.Len() > 0 {
+		x.frozen, x.frozenTo = x.active, x.changes.number
+		x.active = newTable()
+		x.changes.turn()
+	}
+}
+
+// flush moves the rows of a segment to bbolt: the frozen one, or else the active
+// one, frozen first.
+func (x *Index) flush() error {
+	x.writing.Lock()
+	x.freeze()
+	x.writing.Unlock()
+	return x.flushFrozen(false)
+}
+
+// flushFrozen moves the frozen rows to bbolt. On a full disk it goes on record
+// by record, each a transaction of a few pages, and may give up the reserve.
+func (x *Index) flushFrozen(mayRelease bool) error {
+	x.flushing.Lock()
+	defer x.flushing.Unlock()
+	x.layersMu.RLock()
+	rows, to := x.frozen, x.frozenTo
+	x.layersMu.RUnlock()
+	if rows == nil {
+		return nil
+	}
+	err := x.transfer(rows, to)
+	if isFull(err) {
+		err = x.flushRecords()
+	}
+	if isFull(err) && mayRelease && x.releaseReserve() {
+		err = x.flushRecords()
+	}
+	if err != nil {
+		return err
+	}
+	x.layersMu.Lock()
+	defer x.layersMu.Unlock()
+	x.frozen = nil
+	return nil
+}
+
+func isFull(err error) bool { return errors.Is(storage.Classify(err), storage.ErrDiskSpace) }
+
+// flushRecords moves the frozen rows to bbolt one record at a time. The caller
+// holds flushing.
+func (x *Index) flushRecords() error {
+	applied, err := x.applied()
+	if err != nil {
+		return err
+	}
+	list, err := x.changes.records(x.changes.segments[1-x.changes.active], applied)
+	if err != nil {
+		return err
+	}
+	for _, r := range list {
+		rows := newTable()
+		if err := decodeTable(r.body, rows); err != nil {
+			return err
+		}
+		if err := x.transfer(rows, r.number); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// transfer writes rows to bbolt, and that it has those of the log up to a
+// number.
+func (x *Index) transfer(changes *table, to uint64) error {
+	return x.update(func(tx *bolt.Tx) (err error) {
+		changes.Scan(func(key string, value []byte) bool {
+			b, k := tx.Bucket(bucket(key[0]).name()), []byte(key[1:])
+			if value == nil {
+				err = b.Delete(k)
+			} else {
+				err = b.Put(k, value)
+			}
+			if err != nil {
+				err = fmt.Errorf("row %s %x: %w", bucket(key[0]), k, err)
+			}
+			return err == nil
+		})
+		if err != nil {
+			return err
+		}
+		return tx.Bucket(bucketMeta.name()).Put(keyApplied, binary.BigEndian.AppendUint64(nil, to))
+	})
+}
+
+// applied is the number of the last record whose rows bbolt has.
+func (x *Index) applied() (number uint64, err error) {
+	err = x.viewBolt(func(tx *bolt.Tx) error {
+		if v := tx.Bucket(bucketMeta.name()).Get(keyApplied); len(v) == 8 {
+			number = binary.BigEndian.Uint64(v)
+		}
+		return nil
+	})
+	return number, err
+}
+
+// update runs fn in a write transaction of bbolt.
+func (x *Index) update(fn func(*bolt.Tx) error) error {
+	if err := x.brokenBy(); err != nil {
+		return err
+	}
+	id := 0
+	err := x.updateBolt(func(tx *bolt.Tx) error { id = tx.ID(); return fn(tx) })
+	if err != nil {
+		return x.judge(id, err)
+	}
+	return nil
+}
+
+func (x *Index) updateBolt(fn func(*bolt.Tx) error) (err error) {
+	defer guard(&err)
+	defer faultsPanic()()
+	return x.db.Update(fn)
+}
+
+// judge decides after a failed transaction whether bbolt may go on. A failure
+// before the meta page leaves the old state, whole. When the meta page is in the
+// file but its sync failed, memory and disk may disagree: no further change is
+// accepted until the store is reopened, which reads the log anew.
+func (x *Index) judge(id int, cause error) error {
+	var now int
+	err := x.viewBolt(func(tx *bolt.Tx) error { now = tx.ID(); return nil })
+	if err == nil && now < id {
+		return cause
+	}
+	x.breakBy(cause)
+	return cause
+}
+
+// run is the records of one segment that bbolt does not have.
+type run struct {
+	segment int
+	records []logRecord
+}
+
+// unapplied reads the records that bbolt does not have, the older segment first,
+// and the number after which they come.
+func (x *Index) unapplied() (runs []run, applied uint64, err error) {
+	if applied, err = x.applied(); err != nil {
+		return nil, 0, err
+	}
+	for i, s := range x.changes.segments {
+		records, err := x.changes.records(s, applied)
+		if err != nil {
+			return nil, 0, err
+		}
+		if len(records) > 0 {
+			runs = append(runs, run{i, records})
+		}
+	}
+	slices.SortFunc(runs, func(a, b run) int { return cmp.Compare(a.records[0].number, b.records[0].number) })
+	next := applied + 1
+	for _, r := range runs {
+		if first := r.records[0].number; first != next {
+			return nil, 0, fmt.Errorf("%w: log %s goes on with record %d, record %d is missing: restore the index and its log from one backup",
+				storage.ErrCorrupted, logNames[r.segment], first, next)
+		}
+		next += uint64(len(r.records))
+	}
+	return runs, applied, nil
+}
+
+// replay takes in what an earlier process has left in the log.
+func (x *Index) replay() error {
+	runs, applied, err := x.unapplied()
+	if err != nil {
+		return err
+	}
+	x.changes.number = applied
+	for _, run := range runs {
+		x.frozen, x.frozenTo = x.active, x.changes.number
+		x.active, x.changes.active = newTable(), run.segment
+		for _, r := range run.records {
+			if err := decodeTable(r.body, x.active); err != nil {
+				return fmt.Errorf("log %s: record %d: %w", logNames[run.segment], r.number, err)
+			}
+			x.changes.number = r.number
+			x.changes.segments[run.segment].end = r.end
+		}
+	}
+	if len(runs) < 2 {
+		x.frozen = nil
+	}
+	return x.syncFound()
+}
+
+// syncFound makes durable what this opening builds on: a killed process may
+// have left it in the kernel's memory alone.
+func (x *Index) syncFound() error {
+	if x.changes.noSync {
+		return nil
+	}
+	err := datasync(x.file)
+	for _, s := range x.changes.segments {
+		err = errors.Join(err, x.changes.sync(s))
+	}
+	return err
+}

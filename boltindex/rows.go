@@ -1,0 +1,186 @@
+package boltindex
+
+import (
+	"bytes"
+	"errors"
+	"iter"
+
+	"github.com/tidwall/btree"
+	bolt "go.etcd.io/bbolt"
+)
+
+// table is changed rows in order: bucket and key, and the value, nil where the
+// row is gone.
+type table = btree.Map[string, []byte]
+
+// tableDegree makes nodes of at most 15 rows: a table is copied on write, node
+// by node, for every group.
+const tableDegree = 8
+
+func newTable() *table { return btree.NewMap[string, []byte](tableDegree) }
+
+// usualKey is a length in bytes that few keys exceed; longer ones cost another
+// allocation.
+const usualKey = 128
+
+func tableKey(b bucket, key []byte) string {
+	var buf [usualKey]byte
+	return string(append(append(buf[:0], byte(b)), key...))
+}
+
+// rows is the index at one moment: a transaction of bbolt and above it what the
+// log has.
+type rows struct {
+	layers []*table // the newest first; they do not change
+	tx     *bolt.Tx
+}
+
+// get is the value of a row, nil where there is none. It is valid as long as
+// the view is.
+func (r *rows) get(b bucket, key []byte) []byte {
+	if len(r.layers) > 0 {
+		k := tableKey(b, key)
+		for _, layer := range r.layers {
+			if value, there := layer.Get(k); there {
+				return value
+			}
+		}
+	}
+	return r.tx.Bucket(b.name()).Get(key)
+}
+
+// from is the rows of a bucket in order, from a key on.
+func (r *rows) from(b bucket, start []byte) iter.Seq2[[]byte, []byte] {
+	return func(yield func(key, value []byte) bool) {
+		c := cursor{bolt: r.tx.Bucket(b.name()).Cursor(), bucket: b}
+		c.seek(r.layers, start)
+		for {
+			key, value, more := c.next()
+			if !more || value != nil && !yield(key, value) {
+				return
+			}
+		}
+	}
+}
+
+// cursor merges the layers of a view.
+type cursor struct {
+	bucket     bucket
+	bolt       *bolt.Cursor
+	key, value []byte // of bolt; a nil key is the end
+	layers     []*layer
+}
+
+type layer struct {
+	rows btree.MapIter[string, []byte]
+	key  string // without the bucket
+	more bool
+}
+
+func (c *cursor) seek(layers []*table, start []byte) {
+	c.key, c.value = c.bolt.Seek(start)
+	for _, t := range layers {
+		l := &layer{rows: t.Iter()}
+		c.settle(l, l.rows.Seek(tableKey(c.bucket, start)))
+		c.layers = append(c.layers, l)
+	}
+}
+
+// settle takes in the row that a layer has come to.
+func (c *cursor) settle(l *layer, more bool) {
+	l.more = more && l.rows.Key()[0] == byte(c.bucket)
+	if l.more {
+		l.key = l.rows.Key()[1:]
+	}
+}
+
+// next is the following row, with a nil value if it is gone, of the newest layer
+// that has one.
+func (c *cursor) next() (key, value []byte, more bool) {
+	key, value, more = c.key, c.value, c.key != nil
+	for _, l := range c.layers {
+		if l.more && (!more || l.key < string(key)) {
+			key, value, more = []byte(l.key), l.rows.Value(), true
+		}
+	}
+	if !more {
+		return nil, nil, false
+	}
+	// The first of equals is the newest, bbolt's the oldest.
+	fromLayer := false
+	for _, l := range c.layers {
+		if !l.more || l.key != string(key) {
+			continue
+		}
+		if !fromLayer {
+			value, fromLayer = l.rows.Value(), true
+		}
+		c.settle(l, l.rows.Next())
+	}
+	if c.key != nil && bytes.Equal(c.key, key) {
+		c.key, c.value = c.bolt.Next()
+	}
+	return key, value, true
+}
+
+// view runs fn on the index as it is now. fn does no file I/O and calls nothing
+// of the caller's.
+func (x *Index) view(fn func(*rows) error) error { return x.look(true, fn) }
+
+// look is view for who keeps out install meanwhile, or else keeps the layers.
+func (x *Index) look(keep bool, fn func(*rows) error) (err error) {
+	defer guard(&err)
+	defer faultsPanic()()
+	r, err := x.snapshot(keep)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.tx.Rollback()) }()
+	return fn(r)
+}
+
+// snapshot is a view that its caller ends by the transaction's Rollback. To keep
+// it makes the next install change a copy.
+func (x *Index) snapshot(keep bool) (*rows, error) {
+	// A layer goes when bbolt has its rows. The transaction must not be older.
+	x.layersMu.RLock()
+	defer x.layersMu.RUnlock()
+	tx, err := x.db.Begin(false)
+	if err != nil {
+		return nil, err
+	}
+	if keep {
+		x.kept.Store(true)
+	}
+	return &rows{layers: x.layers(), tx: tx}, nil
+}
+
+// row is the value of one row, copied, nil where there is none.
+func (x *Index) row(b bucket, key []byte) (value []byte, err error) {
+	defer guard(&err)
+	defer faultsPanic()()
+	x.layersMu.RLock()
+	if layers := x.layers(); len(layers) > 0 {
+		k := tableKey(b, key)
+		for _, layer := range layers {
+			if value, there := layer.Get(k); there {
+				x.layersMu.RUnlock()
+				return value, nil // is never changed
+			}
+		}
+	}
+	tx, err := x.db.Begin(false)
+	x.layersMu.RUnlock()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, tx.Rollback()) }()
+	return bytes.Clone(tx.Bucket(b.name()).Get(key)), nil
+}
+
+// viewBolt runs fn on what bbolt has.
+func (x *Index) viewBolt(fn func(*bolt.Tx) error) (err error) {
+	defer guard(&err)
+	defer faultsPanic()()
+	return x.db.View(fn)
+}

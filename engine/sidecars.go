@@ -1,0 +1,200 @@
+package engine
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/mediabolt/mediabolt/storage"
+)
+
+// maxLines bounds the sidecar lines that wait for a checkpoint. Beyond it every
+// call writes its own.
+const maxLines = 4 * checkpointDebt
+
+// sidecarLine is a line for the sidecar of a blob.
+type sidecarLine struct {
+	blob storage.BlobRow
+	line storage.SidecarLine
+}
+
+func (l *sidecarLine) mirror() storage.Mirror {
+	m := storage.Mirror{Blob: l.blob.Key, UUID: l.line.Deleted, Deleted: l.line.Ref == nil}
+	if l.line.Ref != nil {
+		m.UUID = l.line.Ref.UUID
+	}
+	return m
+}
+
+// mirror has a line written to a blob's sidecar by the next checkpoint. Until
+// that is durable the index's debt stands for it.
+func (s *store) mirror(ctx context.Context, blob *storage.BlobRow, line *storage.SidecarLine) {
+	l := sidecarLine{*blob, *line}
+	if !s.ledger.addLine(l) {
+		s.writeLines(ctx, []sidecarLine{l})
+	}
+}
+
+// addLine says whether there was room for one more.
+func (l *ledger) addLine(line sidecarLine) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.lines) >= maxLines {
+		return false
+	}
+	l.lines = append(l.lines, line)
+	l.notice()
+	return true
+}
+
+// writeWaiting writes the lines that wait for a checkpoint.
+func (s *store) writeWaiting(ctx context.Context) {
+	s.ledger.mu.Lock()
+	lines := s.ledger.lines
+	s.ledger.lines = nil
+	s.ledger.mu.Unlock()
+	s.writeLines(ctx, lines)
+}
+
+// writeLines appends lines to their sidecars, all of one blob at once, directory
+// by directory. What does not work stays owed.
+func (s *store) writeLines(ctx context.Context, lines []sidecarLine) {
+	slices.SortStableFunc(lines, func(a, b sidecarLine) int {
+		return cmp.Or(cmp.Compare(a.blob.Path, b.blob.Path), btoi(b.line.First)-btoi(a.line.First))
+	})
+	for len(lines) > 0 {
+		n := 1
+		for n < len(lines) && lines[n].blob.Path == lines[0].blob.Path {
+			n++
+		}
+		s.writeSidecar(ctx, lines[:n])
+		lines = lines[n:]
+	}
+}
+
+// writeSidecar appends lines to the sidecar of one blob, the first of all first.
+func (s *store) writeSidecar(ctx context.Context, lines []sidecarLine) {
+	blob := &lines[0].blob
+	err := s.appendLines(ctx, blob, lines)
+	if err != nil && !errors.Is(err, storage.ErrNotFound) {
+		s.cfg.Logger.Warn("sidecar lacks lines for now", "store", s.cfg.BaseDir, "path", blob.Path, "error", err)
+	}
+	for i := range lines {
+		if err == nil {
+			s.ledger.payMirror(lines[i].mirror())
+		} else {
+			s.ledger.oweMirror(lines[i].mirror())
+		}
+	}
+}
+
+// appendLines writes nothing where the blob is gone: its sidecar is, or will be.
+func (s *store) appendLines(ctx context.Context, blob *storage.BlobRow, lines []sidecarLine) error {
+	unlock, err := s.keys.lock(ctx, blob.Key)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	now, err := s.index.Blob(ctx, blob.Key)
+	if errors.Is(err, storage.ErrNotFound) || err == nil && now.Path != blob.Path {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	list := make([]storage.SidecarLine, len(lines))
+	for i := range lines {
+		list[i] = lines[i].line
+	}
+	return s.blobs.AppendSidecar(ctx, blob, list...)
+}
+
+// payMirrors completes sidecars: it looks at each that is owed a line and
+// appends what is missing. Lines that nobody needs any more count as paid.
+func (s *store) payMirrors(ctx context.Context, owed []storage.Mirror) error {
+	byBlob := map[storage.BlobKey][]storage.Mirror{}
+	for _, m := range owed {
+		byBlob[m.Blob] = append(byBlob[m.Blob], m)
+	}
+	var failed []error
+	for key, mirrors := range byBlob {
+		if err := s.completeSidecar(ctx, key, mirrors); err != nil {
+			failed = append(failed, err)
+			for _, m := range mirrors {
+				s.ledger.oweMirror(m)
+			}
+		}
+	}
+	return errors.Join(failed...)
+}
+
+// completeSidecar appends to one sidecar what it lacks of its lines, and makes
+// the sidecar where it is missing.
+func (s *store) completeSidecar(ctx context.Context, key storage.BlobKey, mirrors []storage.Mirror) error {
+	unlock, err := s.keys.lock(ctx, key)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	blob, err := s.index.Blob(ctx, key)
+	if errors.Is(err, storage.ErrNotFound) {
+		for _, m := range mirrors {
+			s.ledger.payMirror(m)
+		}
+		return nil
+	} else if err != nil {
+		return err
+	}
+	sidecar, err := s.blobs.ReadSidecar(ctx, blob.Path)
+	if err != nil && !errors.Is(err, storage.ErrNotFound) {
+		return err
+	}
+	// Additions first, so that a sidecar that is made here begins with one.
+	slices.SortStableFunc(mirrors, func(a, b storage.Mirror) int { return btoi(a.Deleted) - btoi(b.Deleted) })
+	for _, m := range mirrors {
+		if !sidecar.Has(&m) {
+			wrote, err := s.appendMissing(ctx, &blob, &sidecar, &m)
+			if err != nil {
+				return err
+			}
+			if wrote {
+				sidecar.Torn, sidecar.Blob.Key = false, key
+			}
+		}
+		s.blobs.Mirrored(blob.Path)
+		s.ledger.payMirror(m)
+	}
+	return nil
+}
+
+func btoi(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// appendMissing appends the line of m. It writes nothing for an addition that
+// was deleted since.
+func (s *store) appendMissing(ctx context.Context, blob *storage.BlobRow, sidecar *storage.Sidecar, m *storage.Mirror) (wrote bool, err error) {
+	line := storage.SidecarLine{First: sidecar.Blob.Key == "", AfterTorn: sidecar.Torn, Deleted: m.UUID}
+	if !m.Deleted {
+		id, err := storage.ParseID(blob.NameHash() + "-" + m.UUID.String())
+		if err != nil {
+			return false, err
+		}
+		ref, _, err := s.index.Ref(ctx, id)
+		if errors.Is(err, storage.ErrNotFound) {
+			return false, nil
+		} else if err != nil {
+			return false, err
+		}
+		line.Ref = &ref
+	}
+	done, err := s.blobs.Prepare(ctx, blob.Path)
+	if err != nil {
+		return false, err
+	}
+	defer done(true)
+	return true, s.blobs.AppendSidecar(ctx, blob, line)
+}
