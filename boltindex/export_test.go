@@ -1,0 +1,26 @@
+package boltindex
+
+import "os"
+
+// Sizes of the log, for tests.
+const (
+	LogBlock   = logBlock
+	SegmentMax = segmentMax
+)
+
+// Flush moves the rows of a segment to bbolt now.
+func (x *Index) Flush() error { return x.flush() }
+
+// Applied is the number of the last log record whose rows bbolt has.
+func (x *Index) Applied() (uint64, error) { return x.applied() }
+
+// LogTo makes the log write to other files, which Close then closes.
+func (x *Index) LogTo(files [2]*os.File) error {
+	x.writing.Lock()
+	defer x.writing.Unlock()
+	err := x.changes.close()
+	for i, f := range files {
+		x.changes.segments[i].file = f
+	}
+	return err
+}
