@@ -14,11 +14,14 @@ import (
 const wholeSyncFrom = 2
 
 // filesystem is the one that the base directory is on.
-type filesystem struct{ *os.File }
+type filesystem struct {
+	*os.File
+	sync func() error // in place of syncfs, or nil
+}
 
 // openFilesystem returns nil where syncfs does not tell of write errors, which
 // it does since Linux 5.8.
-func openFilesystem(root *os.Root) (*filesystem, error) {
+func openFilesystem(root *os.Root, sync func() error) (*filesystem, error) {
 	var name unix.Utsname
 	if err := unix.Uname(&name); err != nil {
 		return nil, err
@@ -35,11 +38,14 @@ func openFilesystem(root *os.Root) (*filesystem, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &filesystem{dir}, nil
+	return &filesystem{dir, sync}, nil
 }
 
 // Sync makes everything durable that was written to the filesystem.
 func (f *filesystem) Sync() error {
+	if f.sync != nil {
+		return f.sync()
+	}
 	err := unix.Syncfs(int(f.Fd()))
 	if err != nil {
 		return os.NewSyscallError("syncfs", err)

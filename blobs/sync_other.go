@@ -10,7 +10,7 @@ const wholeSyncFrom = 0
 // filesystem cannot be synced as a whole outside Linux.
 type filesystem struct{}
 
-func openFilesystem(*os.Root) (*filesystem, error) { return nil, nil }
+func openFilesystem(*os.Root, func() error) (*filesystem, error) { return nil, nil }
 
 func (*filesystem) Sync() error  { return nil }
 func (*filesystem) Close() error { return nil }

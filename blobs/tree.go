@@ -74,6 +74,9 @@ type Config struct {
 	// NoSyncFS never syncs the whole filesystem, which also flushes what
 	// other programs wrote to it. Costs throughput with many writers.
 	NoSyncFS bool
+	// SyncFS takes the place of syncfs(2) where that does not reach the
+	// filesystem's server. Nil: syncfs(2).
+	SyncFS func() error
 	// FileMode and DirMode of what is made. Zero: 0600 and 0700.
 	FileMode, DirMode fs.FileMode
 	// Logger gets what no caller waits for. Nil: nothing is logged.
@@ -156,8 +159,8 @@ func (t *Tree) open() error {
 		return nil
 	}
 	var err error
-	if t.disk, err = openFilesystem(t.cfg.Root); err == nil {
-		t.settler, err = openFilesystem(t.cfg.Root)
+	if t.disk, err = openFilesystem(t.cfg.Root, t.cfg.SyncFS); err == nil {
+		t.settler, err = openFilesystem(t.cfg.Root, t.cfg.SyncFS)
 	}
 	return t.wrap("open", ".", err)
 }

@@ -57,6 +57,11 @@ type FileStoreConfig struct {
 	Logger *slog.Logger
 
 	faults faultPoints
+	// decorate wraps index and blobs, for tests that break a protocol on
+	// purpose.
+	decorate func(Index, Blobs) (Index, Blobs)
+	// syncFS takes the place of syncfs(2), for filesystems of tests.
+	syncFS func() error
 }
 
 // withDefaults fills in the defaults and answers ErrInvalidConfig, naming the

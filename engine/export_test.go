@@ -20,6 +20,18 @@ func WithFaults(config FileStoreConfig, fn func(context.Context, FaultPoint) err
 	return config
 }
 
+// WithSeams is config with index and blobs wrapped by fn as they are opened.
+func WithSeams(config FileStoreConfig, fn func(Index, Blobs) (Index, Blobs)) FileStoreConfig {
+	config.decorate = fn
+	return config
+}
+
+// WithSyncFS is config with fn in place of syncfs(2).
+func WithSyncFS(config FileStoreConfig, fn func() error) FileStoreConfig {
+	config.syncFS = fn
+	return config
+}
+
 // Abandon lets go of the store as a killed process would: nothing is finished,
 // only the operating system's locks and files are let go.
 func (f *FileStore) Abandon() error {

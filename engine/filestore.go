@@ -202,12 +202,15 @@ func openStore(ctx context.Context, config FileStoreConfig) (_ *store, err error
 	s.cfg.Organization = index.Organization()
 	tree, err := blobs.Open(blobs.Config{
 		Root: s.root, NoSync: cfg.Sync == SyncNone, NoSyncFS: cfg.NoSyncFS,
-		FileMode: cfg.FileMode, DirMode: cfg.DirMode, Logger: cfg.Logger,
+		SyncFS: cfg.syncFS, FileMode: cfg.FileMode, DirMode: cfg.DirMode, Logger: cfg.Logger,
 	})
 	if err != nil {
 		return nil, err
 	}
 	s.blobs = tree
+	if cfg.decorate != nil {
+		s.index, s.blobs = cfg.decorate(s.index, s.blobs)
+	}
 	if err := s.recover(ctx); err != nil {
 		return nil, fmt.Errorf("recover: %w", err)
 	}
