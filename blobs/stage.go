@@ -26,8 +26,9 @@ func (t *Tree) Stage(ctx context.Context, key storage.BlobKey, data []byte) erro
 		return t.wrap("stage", name, err)
 	}
 	if _, err := f.Write(data); err != nil {
+		err = errors.Join(err, f.Close(), t.root.Remove(name))
 		t.forget(key)
-		return t.wrap("stage", name, errors.Join(err, f.Close(), t.root.Remove(name)))
+		return t.wrap("stage", name, err)
 	}
 	t.hold(key, f)
 	return nil
@@ -106,8 +107,9 @@ func (t *Tree) Claim(ctx context.Context, spool string, key storage.BlobKey) err
 	}
 	f, err := t.root.OpenFile(name, os.O_RDWR, 0)
 	if err != nil {
+		err = errors.Join(err, t.root.Rename(name, spool))
 		t.forget(key)
-		return t.wrap("claim", name, errors.Join(err, t.root.Rename(name, spool)))
+		return t.wrap("claim", name, err)
 	}
 	t.hold(key, f)
 	t.keepSpool(spool, false)
@@ -119,7 +121,7 @@ func (t *Tree) Drop(ctx context.Context, spool string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	t.keepSpool(spool, false)
+	defer t.keepSpool(spool, false)
 	return t.wrap("drop", spool, t.root.Remove(spool))
 }
 
@@ -130,12 +132,12 @@ func (t *Tree) Discard(ctx context.Context, key storage.BlobKey) error {
 		return err
 	}
 	name := stagedPath(key)
-	var err error
-	if f := t.forget(key); f != nil {
-		err = f.Close()
+	err := t.root.Remove(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
 	}
-	if e := t.root.Remove(name); !errors.Is(e, fs.ErrNotExist) {
-		err = errors.Join(err, e)
+	if f := t.forget(key); f != nil {
+		err = errors.Join(err, f.Close())
 	}
 	return t.wrap("discard", name, err)
 }

@@ -97,7 +97,10 @@ type Tree struct {
 	distrust atomic.Bool // a syncfs has failed, so none is used any more
 	settling sync.Mutex  // held by Settle; taken before mu
 
-	mu       sync.Mutex                   // guards the rest; held during file access by unstage alone
+	// mu guards the rest. It is held during file access by unstage and
+	// inUse alone. What is staged or spooled here is in these maps before its
+	// file is made and until it is gone.
+	mu       sync.Mutex
 	staged   map[storage.BlobKey]*os.File // not published yet; nil once synced
 	spools   map[string]struct{}          // being written, or waiting to be claimed
 	linked   map[storage.BlobKey]*link    // published, the staged name still there
@@ -223,7 +226,7 @@ func (t *Tree) hold(key storage.BlobKey, f *os.File) {
 	delete(t.linked, key)
 }
 
-// forget drops a staged name that is gone or is about to go.
+// forget drops a staged name that is gone.
 func (t *Tree) forget(key storage.BlobKey) (f *os.File) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
