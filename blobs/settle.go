@@ -98,7 +98,7 @@ func (t *Tree) unstage(key storage.BlobKey, l *link) error {
 		return nil
 	}
 	delete(t.linked, key)
-	err := t.root.Remove(stagedPath(key))
+	err := t.staging[shardOf(key)].remove(key.String())
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

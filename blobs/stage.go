@@ -20,7 +20,7 @@ func (t *Tree) Stage(ctx context.Context, key storage.BlobKey, data []byte) erro
 	}
 	name := stagedPath(key)
 	t.hold(key, nil)
-	f, err := t.createStaged(name)
+	f, err := t.createStaged(key)
 	if err != nil {
 		t.forget(key)
 		return t.wrap("stage", name, err)
@@ -36,16 +36,16 @@ func (t *Tree) Stage(ctx context.Context, key storage.BlobKey, data []byte) erro
 
 // createStaged creates the file exclusively: what is in the way is the staged
 // name of a blob that was published and has been deleted or damaged since.
-func (t *Tree) createStaged(name string) (*os.File, error) {
-	const flag = os.O_CREATE | os.O_EXCL | os.O_WRONLY
-	f, err := t.root.OpenFile(name, flag, t.cfg.FileMode)
+func (t *Tree) createStaged(key storage.BlobKey) (*os.File, error) {
+	dir, name := t.staging[shardOf(key)], key.String()
+	f, err := dir.create(name, t.cfg.FileMode)
 	if !errors.Is(err, fs.ErrExist) {
 		return f, err
 	}
-	if err := t.root.Remove(name); err != nil {
+	if err := dir.remove(name); err != nil {
 		return nil, err
 	}
-	return t.root.OpenFile(name, flag, t.cfg.FileMode)
+	return dir.create(name, t.cfg.FileMode)
 }
 
 // spoolBuffer is how much of a stream is in memory at a time, in bytes.
@@ -60,7 +60,7 @@ func (t *Tree) Spool(ctx context.Context, id storage.UUID, r io.Reader) (name st
 	if err := ctx.Err(); err != nil {
 		return "", err
 	}
-	name = shard(id[len(id)-1]) + "/" + id.String() + partSuffix
+	name = shard(int(id[len(id)-1])%shards) + "/" + id.String() + partSuffix
 	t.keepSpool(name, true)
 	defer func() {
 		if err != nil {
@@ -132,7 +132,7 @@ func (t *Tree) Discard(ctx context.Context, key storage.BlobKey) error {
 		return err
 	}
 	name := stagedPath(key)
-	err := t.root.Remove(name)
+	err := t.staging[shardOf(key)].remove(key.String())
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil
 	}

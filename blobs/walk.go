@@ -19,7 +19,7 @@ func (t *Tree) Staged(ctx context.Context) ([]storage.StagedFile, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		dir := shard(byte(i))
+		dir := shard(i)
 		entries, err := fs.ReadDir(t.root.FS(), dir)
 		if err != nil {
 			return nil, t.wrap("list", dir, err)
