@@ -17,8 +17,9 @@ type Filesystem struct {
 	Size    int64    // of the disk, in bytes: little more than the kind's least
 	Mkfs    []string // the command that makes one; the disk's file is added
 	Options string   // for the mount
-	// Suite is the Debian package of the command.
-	Package string
+	Package string   // Debian's, of the command
+	// alone: no two disks of one origin can be mounted at once.
+	alone bool
 }
 
 // Filesystems lists every kind. Nothing that they do in the background is left
@@ -29,7 +30,7 @@ func Filesystems() []Filesystem {
 			Mkfs: []string{"mkfs.ext4", "-q", "-F", "-b", "4096", "-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard"}},
 		{Name: "xfs", Size: 300 << 20, Package: "xfsprogs", Options: "nouuid",
 			Mkfs: []string{"mkfs.xfs", "-q", "-f", "-K"}},
-		{Name: "btrfs", Size: 128 << 20, Package: "btrfs-progs",
+		{Name: "btrfs", Size: 128 << 20, Package: "btrfs-progs", alone: true,
 			Mkfs: []string{"mkfs.btrfs", "-q", "-f", "-K", "-m", "single"}},
 	}
 }

@@ -93,14 +93,13 @@ func (r *Recording) Save(name string) (err error) {
 	return errors.Join(r.Journal.Write(f), f.Close())
 }
 
-// Load reads a recording that was saved. Its origin and seed are not in the
-// files: they are part of a case's name.
-func Load(disks *Disks, name string, configure func(engine.FileStoreConfig) engine.FileStoreConfig) (_ *Recording, err error) {
+// Load reads the recording that a case is one of, as it was saved.
+func Load(disks *Disks, c Case, name string, configure func(engine.FileStoreConfig) engine.FileStoreConfig) (_ *Recording, err error) {
 	var made Made
 	if err := disks.call("Load", name, &made); err != nil {
 		return nil, err
 	}
-	r := &Recording{Kind: made.Kind, Events: made.Events, Journal: workload.NewJournal(nil, nil),
+	r := &Recording{Kind: made.Kind, Seed: c.Seed, Origin: c.Origin, Events: made.Events, Journal: workload.NewJournal(nil, nil),
 		disks: disks, disk: made.Disk, configure: configure}
 	f, err := os.Open(name + journalSuffix)
 	if err != nil {

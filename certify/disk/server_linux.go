@@ -372,4 +372,3 @@ func (s *service) Load(path string, made *Made) error {
 	*made = Made{Disk: s.add(k, d), Kind: kind, Events: d.events()}
 	return nil
 }
-
