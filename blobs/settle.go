@@ -98,6 +98,9 @@ func (t *Tree) unstage(key storage.BlobKey, l *link) error {
 		return nil
 	}
 	delete(t.linked, key)
+	// The next Settle makes this removal durable: otherwise a crash could bring
+	// back the staged names of many.
+	t.changed[path.Dir(stagedPath(key))] = struct{}{}
 	err := t.staging[shardOf(key)].remove(key.String())
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
