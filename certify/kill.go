@@ -23,6 +23,8 @@ type Killer struct {
 	// Keep is how many references each of the 64 goroutines of a victim has at
 	// most, which bounds the store.
 	Keep int
+	// Work is how long a victim works at most. Default: DefaultWork.
+	Work time.Duration
 	// Progress, if not nil, is told the counts after each round.
 	Progress func(KillReport)
 
@@ -65,11 +67,14 @@ var plan = [8]struct {
 	{endKill, false}, {endEarly, false}, {endKill, true}, {endClose, true},
 }
 
-// Rounds between two judgements of everything, random delays, and how long a
-// victim may take for what usually takes well below a second, on a busy machine.
+// DefaultWork lets a victim make some thousand calls at most.
+const DefaultWork = 400 * time.Millisecond
+
+// Rounds between two judgements of everything, the longest wait for a victim
+// that is to be killed early, and how long one may take, on a busy machine, for
+// what usually takes well below a second.
 const (
 	fullEvery  = 16
-	maxWork    = 400 * time.Millisecond
 	maxOpening = 100 * time.Millisecond
 	patience   = time.Minute
 )
@@ -80,6 +85,9 @@ const (
 func (k *Killer) Run(ctx context.Context, rounds int, until time.Time) (KillReport, []Violation, error) {
 	k.r = rand.New(rand.NewPCG(k.Seed, 0))
 	k.model = newModel()
+	if k.Work == 0 {
+		k.Work = DefaultWork
+	}
 	for round := range rounds {
 		last := round == rounds-1 || !until.IsZero() && !time.Now().Before(until)
 		broken, err := k.round(ctx, round, last)
@@ -144,7 +152,7 @@ func (k *Killer) victim(ctx context.Context, o *orders, how ending) (broken []Vi
 		if !p.waitReady(ctx) {
 			broken = append(broken, Violation{Kind: ViolationStall, Detail: "a process does not open the store within " + patience.String()})
 		}
-		k.idle(p, maxWork)
+		k.idle(p, k.Work)
 	}
 	if how == endPause {
 		more, failed := k.pauses(ctx, o, p)

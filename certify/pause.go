@@ -38,7 +38,7 @@ func (k *Killer) pauses(ctx context.Context, o *orders, p *process) (broken []Vi
 			broken = append(broken, Violation{Kind: ViolationStall,
 				Detail: "a process that was paused does not go on within " + patience.String()})
 		}
-		k.idle(p, maxWork)
+		k.idle(p, k.Work)
 	}
 	return broken, nil
 }
