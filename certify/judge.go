@@ -28,13 +28,17 @@ type judge struct {
 
 	entries map[string]engine.Entry // by reference ID
 	found   []Violation
+	kinds   map[ViolationKind]int // how often, also what is not reported
 }
 
-// maxViolations bounds what one judgement reports: one cause has many symptoms.
-const maxViolations = 20
+// maxOfKind bounds what one judgement reports: one cause has many symptoms.
+const maxOfKind = 5
 
 func (j *judge) report(kind ViolationKind, format string, args ...any) {
-	if len(j.found) < maxViolations {
+	if j.kinds == nil {
+		j.kinds = map[ViolationKind]int{}
+	}
+	if j.kinds[kind]++; j.kinds[kind] <= maxOfKind {
 		j.found = append(j.found, Violation{Kind: kind, Detail: fmt.Sprintf(format, args...)})
 	}
 }

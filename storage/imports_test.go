@@ -15,7 +15,8 @@ import (
 
 const module = "github.com/mediabolt/mediabolt"
 
-// Imports run one way: storage <- blobs, boltindex <- engine <- cmd, bench.
+// Imports run one way: storage <- blobs, boltindex <- engine <- certify <- cmd,
+// and engine <- bench.
 // Tests may import what they like.
 func TestImportsRunOneWay(t *testing.T) {
 	storage, blobs, boltindex, engine := module+"/storage", module+"/blobs", module+"/boltindex", module+"/engine"
@@ -36,6 +37,9 @@ func TestImportsRunOneWay(t *testing.T) {
 				return true // the suites for those who implement its interfaces
 			}
 			return !ours(imported) || slices.Contains([]string{storage, blobs, boltindex}, imported) || below(imported, internal)
+		},
+		"certify": func(_, imported string) bool {
+			return !ours(imported) || imported == storage || imported == engine || below(imported, module+"/certify/")
 		},
 		"cmd": func(_, imported string) bool { return !below(imported, module+"/bench") },
 	}
@@ -60,7 +64,7 @@ func TestImportsRunOneWay(t *testing.T) {
 			require.NoError(t, err)
 		}
 	}
-	for _, layer := range []string{"storage", "blobs", "boltindex", "engine"} {
+	for _, layer := range []string{"storage", "blobs", "boltindex", "engine", "certify"} {
 		require.True(t, seen[layer], "nothing was looked at in %s", layer)
 	}
 }
