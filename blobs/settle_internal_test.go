@@ -3,6 +3,7 @@ package blobs
 import (
 	"context"
 	"os"
+	"path"
 	"path/filepath"
 	"testing"
 
@@ -44,4 +45,26 @@ func TestFailedSettleKeepsStagedNames(t *testing.T) {
 	require.NoError(t, os.Rename(session+".away", session))
 	require.NoError(t, tree.Settle(ctx))
 	require.FileExists(t, filepath.Join(dir, stagedPath(key)))
+}
+
+// The removal of a staged name is made durable by the Settle after: what it
+// syncs includes the staging directory.
+func TestSettleMakesRemovalsInStagingDurable(t *testing.T) {
+	root, err := os.OpenRoot(t.TempDir())
+	require.NoError(t, err)
+	tree, err := Open(Config{Root: root, NoSyncFS: true})
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		require.NoError(t, tree.Close())
+		require.NoError(t, root.Close())
+	})
+	ctx := context.Background()
+	key := storage.UUIDKey(storage.UUID{1})
+	name := storage.ID{UUID: storage.UUID{1}}.String() + ".bin"
+	require.NoError(t, tree.Stage(ctx, key, []byte("hello")))
+	require.NoError(t, tree.Sync(ctx, key))
+	require.NoError(t, tree.Publish(ctx, key, name))
+	require.NoError(t, tree.Settle(ctx))
+	require.NoFileExists(t, filepath.Join(root.Name(), stagedPath(key)))
+	require.Contains(t, tree.changed, path.Dir(stagedPath(key)))
 }
