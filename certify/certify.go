@@ -21,7 +21,8 @@
 //
 // Consistency: crews in this process, no faults. Killer: processes that are
 // killed, paused and closed. MeasureDisk: latencies, and whether a sync reaches
-// the disk. Run does them all below one directory and sums up in a Report.
+// the disk. Power cuts: those of package disk. Run does them all below one
+// directory and sums up in a Report.
 package certify
 
 import (
@@ -53,6 +54,9 @@ type Options struct {
 	// Keep leaves the new directory there. What is in it when a promise was
 	// broken is kept in any case.
 	Keep bool
+	// PowerCut also cuts the power of a disk of our own with an ext4 on it,
+	// which needs Linux, root, FUSE and loop devices.
+	PowerCut bool
 	// Progress, if not nil, is told what is being done and what part of the
 	// duration is over.
 	Progress func(doing string, done float64)
@@ -64,7 +68,8 @@ const DefaultDuration = time.Minute
 // Parts of the duration.
 const (
 	shareDisk        = 0.15
-	shareConsistency = 0.25
+	shareConsistency = 0.25             // of what the disk has left
+	sharePowerCut    = 0.5              // of what consistency has left
 	maxDisk          = 15 * time.Second // more samples tell no more
 )
 
@@ -84,13 +89,15 @@ type Report struct {
 	Seconds     float64           `json:"seconds"`
 	Disk        Disk              `json:"disk"`
 	Consistency ConsistencyReport `json:"consistency"`
+	PowerCut    *PowerCutReport   `json:"power_cut"` // null: not asked for
 	Kills       KillReport        `json:"kills"`
 	Violations  []Violation       `json:"violations"`
 }
 
 // Run certifies a disk. A broken promise is in the report; an error says why
 // there is none: fs.ErrNotExist or storage.ErrInvalidConfig for Dir,
-// storage.ErrPermission, storage.ErrDiskSpace, storage.ErrIO, or ctx's. What it
+// ErrNoPowerCut, storage.ErrPermission, storage.ErrDiskSpace, storage.ErrIO, or
+// ctx's. What it
 // made is removed also then.
 func Run(ctx context.Context, o Options) (_ *Report, err error) {
 	if o.Duration <= 0 {
@@ -101,6 +108,11 @@ func Run(ctx context.Context, o Options) (_ *Report, err error) {
 	}
 	if o.Progress == nil {
 		o.Progress = func(string, float64) {}
+	}
+	if o.PowerCut {
+		if err := missingForPowerCuts(); err != nil {
+			return nil, err
+		}
 	}
 	scratch, err := makeScratch(o.Dir)
 	if err != nil {
@@ -171,33 +183,51 @@ func (c *certification) run(ctx context.Context) (err error) {
 	end := c.begun.Add(c.Duration)
 	c.tell("measuring the disk")
 	slice := min(time.Duration(float64(c.Duration)*shareDisk), maxDisk)
-	if c.report.Disk, err = MeasureDisk(ctx, filepath.Join(c.scratch, "disk"), slice); err != nil {
+	if c.report.Disk, err = MeasureDisk(ctx, c.path("disk"), slice); err != nil {
 		return err
 	}
-	left := time.Until(end)
-	// A round is working, judging, reopening and judging again.
-	calm := &Consistency{
-		Dir: filepath.Join(c.scratch, "consistency"), Seed: c.Seed, Keep: keepRefs, Slice: min(left/16, time.Second),
-		Progress: func(r ConsistencyReport) { c.tell("consistency: %d rounds", r.Rounds) },
+	for _, part := range []func(context.Context, time.Time) ([]Violation, error){c.consistency, c.powerCut, c.kills} {
+		broken, err := part(ctx, end)
+		c.report.Violations = append(c.report.Violations, broken...)
+		if err != nil || len(broken) > 0 {
+			return err
+		}
 	}
-	broken, err := c.consistency(ctx, calm, time.Now().Add(time.Duration(float64(left)*shareConsistency)))
-	if err != nil || broken {
-		return err
-	}
-	killer := &Killer{
-		Dir: filepath.Join(c.scratch, "kills"), Victim: c.Victim, Seed: c.Seed, Keep: keepRefs,
-		Progress: func(r KillReport) { c.tell("%d kills, %d pauses, %d closes", r.Kills, r.Pauses, r.Closes) },
-	}
-	report, found, err := killer.Run(ctx, math.MaxInt, end)
-	c.report.Kills = report
-	c.report.Violations = append(c.report.Violations, found...)
-	return err
+	return nil
 }
 
-func (c *certification) consistency(ctx context.Context, calm *Consistency, until time.Time) (broken bool, err error) {
+func (c *certification) path(name string) string { return filepath.Join(c.scratch, name) }
+
+func (c *certification) consistency(ctx context.Context, end time.Time) (broken []Violation, err error) {
 	c.tell("consistency")
-	report, found, err := calm.Run(ctx, math.MaxInt, until)
-	c.report.Consistency = report
-	c.report.Violations = append(c.report.Violations, found...)
-	return len(found) > 0, err
+	left := time.Until(end)
+	calm := &Consistency{
+		Dir: c.path("consistency"), Seed: c.Seed, Keep: keepRefs,
+		Slice:    min(left/16, time.Second), // a round is a slice of work, and about as much of judging, twice
+		Progress: func(r ConsistencyReport) { c.tell("consistency: %d rounds", r.Rounds) },
+	}
+	c.report.Consistency, broken, err = calm.Run(ctx, math.MaxInt, time.Now().Add(time.Duration(float64(left)*shareConsistency)))
+	return broken, err
+}
+
+func (c *certification) powerCut(ctx context.Context, end time.Time) ([]Violation, error) {
+	if !c.PowerCut {
+		return nil, nil
+	}
+	c.tell("power cuts")
+	limit := time.Duration(float64(time.Until(end)) * sharePowerCut)
+	report, broken, err := powerCuts(ctx, c.path("power-cut"), c.Seed, max(limit, 1), func(cut, of int) {
+		c.tell("power cuts: after %d of %d writes", cut, of)
+	})
+	c.report.PowerCut = &report
+	return broken, err
+}
+
+func (c *certification) kills(ctx context.Context, end time.Time) (broken []Violation, err error) {
+	killer := &Killer{
+		Dir: c.path("kills"), Victim: c.Victim, Seed: c.Seed, Keep: keepRefs,
+		Progress: func(r KillReport) { c.tell("%d kills, %d pauses, %d closes", r.Kills, r.Pauses, r.Closes) },
+	}
+	c.report.Kills, broken, err = killer.Run(ctx, math.MaxInt, end)
+	return broken, err
 }

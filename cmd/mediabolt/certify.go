@@ -47,6 +47,12 @@ disk and prove that stores keep their promises there:
                 there, byte for byte, what was deleted must not, and what was under
                 way must be wholly there or not at all
 
+With --power-cut (Linux, as root) also
+
+  power cuts    a real ext4 on a disk that is served by FUSE and records every write
+                and flush; the power is cut after one write after another, what such
+                a disk may then hold is mounted, and the store there must have all
+
 Nothing outside the scratch folder is touched, and it is removed at the end, also
 after Ctrl-C; the evidence of a broken promise is kept. Needs 1 GiB for a while. A
 broken promise makes the exit code 12. Suspicious syncs do not: no program can see
@@ -54,7 +60,8 @@ whether a disk lies, and the report says what its speed suggests.
 
 With --json, prints one object.`,
 		Example: `  mediabolt certify /data
-  mediabolt certify --duration 10m --json /data | jq .kills`,
+  mediabolt certify --duration 10m --json /data | jq .kills
+  sudo mediabolt certify --power-cut --duration 5m /data`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 1 {
 				return fmt.Errorf("unexpected argument %q", args[1])
@@ -75,6 +82,7 @@ With --json, prints one object.`,
 	flags := cmd.Flags()
 	flags.DurationVar(&c.options.Duration, "duration", certify.DefaultDuration, "about how long to take, a `DURATION`; each part does at least one round")
 	flags.Uint64Var(&c.options.Seed, "seed", 0, "repeat the random choices, but not the moments, of the report with this `NUMBER`; 0 makes fresh ones")
+	flags.BoolVar(&c.options.PowerCut, "power-cut", false, "also cut the power of a disk with ext4 that is made for that (Linux, as root)")
 	flags.BoolVar(&c.options.Keep, "keep", false, "keep the scratch folder in any case")
 	return cmd
 }
@@ -116,7 +124,9 @@ func (c *certification) run(ctx context.Context) error {
 	}
 	report, err := certify.Run(ctx, c.options)
 	show.clear()
-	if err != nil {
+	if errors.Is(err, certify.ErrNoPowerCut) {
+		return hinted(err, "run as root on Linux with FUSE (modprobe fuse), loop devices (modprobe loop) and mkfs.ext4 (package e2fsprogs), or leave out --power-cut")
+	} else if err != nil {
 		return err
 	}
 	if err := c.print(report); err != nil {
@@ -140,6 +150,12 @@ func (c *certification) print(r *certify.Report) error {
 	p.line("Consistency: 64 goroutines on one store, %s", count(r.Consistency.Rounds, "round"))
 	printCount(p, &r.Consistency.Count, r.Consistency.References)
 	p.item("verified", "%s beside the work", count(r.Consistency.Verified, "time"))
+	if cut := r.PowerCut; cut != nil {
+		p.line("")
+		p.line("Power cuts: a disk with %s", cut.Filesystem)
+		p.item("cut", "after %s of %s writes and flushes", humanize.Comma(int64(cut.CutEvents)), humanize.Comma(int64(cut.Events)))
+		p.item("judged", "%s, and %s of a recovery", count(cut.Cuts, "image"), humanize.Comma(int64(cut.RecoveryCuts)))
+	}
 	p.line("")
 	p.line("Kills: 64 goroutines in a process, %s on one store", count(r.Kills.Rounds, "round"))
 	printCount(p, &r.Kills.Count, r.Kills.References)
