@@ -65,6 +65,9 @@ type Options struct {
 // DefaultDuration is enough for about a hundred rounds.
 const DefaultDuration = time.Minute
 
+// maxSeed bounds fresh seeds to what every reader of JSON keeps exactly.
+const maxSeed = 1 << 53
+
 // Parts of the duration.
 const (
 	shareDisk        = 0.15
@@ -104,7 +107,7 @@ func Run(ctx context.Context, o Options) (_ *Report, err error) {
 		o.Duration = DefaultDuration
 	}
 	if o.Seed == 0 {
-		o.Seed = rand.Uint64()
+		o.Seed = 1 + rand.Uint64N(maxSeed)
 	}
 	if o.Progress == nil {
 		o.Progress = func(string, float64) {}

@@ -27,7 +27,7 @@ func (k *Killer) pauses(ctx context.Context, o *orders, p *process) (broken []Vi
 		if err := p.signal(pause); err != nil {
 			return broken, err
 		}
-		if v := refuseSecond(ctx, o); v != nil {
+		if v := refuseSecond(ctx, o); v != nil && !p.isGone() {
 			broken = append(broken, *v)
 		}
 		said := p.said.Load()
@@ -62,6 +62,17 @@ func refuseSecond(ctx context.Context, o *orders) *Violation {
 		return &Violation{Kind: ViolationLock, Detail: fmt.Sprintf("a second opener with a timeout of %s was refused after %s", openerWait, took)}
 	}
 	return nil
+}
+
+// isGone says whether the victim has ended; then its last words count, and not
+// what was seen meanwhile.
+func (p *process) isGone() bool {
+	select {
+	case <-p.gone:
+		return true
+	default:
+		return false
+	}
 }
 
 // goesOn waits until the victim has said more, or is gone.
