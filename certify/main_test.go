@@ -110,7 +110,25 @@ var lies = map[string]struct {
 			words[1] += ".5"
 		}
 		return note(words...)
-	}, []certify.ViolationKind{certify.ViolationMetadata}},
+	}, []certify.ViolationKind{certify.ViolationMetadata, certify.ViolationUnknown}}, // unknown if it was in flight
+	"leaves something in staging": {func(l *liar, words []string) string {
+		if words[0] == "ready" {
+			l.harm(os.WriteFile(filepath.Join(l.dir, ".mediabolt", "staging", "0", "left"), nil, 0o600))
+		}
+		return note(words...)
+	}, []certify.ViolationKind{certify.ViolationStaging}},
+	"does not close": {func(l *liar, words []string) string {
+		if words[0] == "closed" {
+			return ""
+		}
+		return note(words...)
+	}, []certify.ViolationKind{certify.ViolationStall}},
+	"returns from Close before its calls do": {func(l *liar, words []string) string {
+		if words[0] == "closed" {
+			return note("store", "lie.1", "5") + note("closed")
+		}
+		return note(words...)
+	}, []certify.ViolationKind{certify.ViolationCall}},
 	"leaves an orphan": {func(l *liar, words []string) string {
 		if words[0] == "ready" {
 			l.harm(os.WriteFile(filepath.Join(l.dir, "a7f3f7-06h0aeyy8hrzvc6fkc554h3rs0.png"), nil, 0o600))

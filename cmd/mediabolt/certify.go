@@ -207,7 +207,10 @@ func printVerdict(p *page, r *certify.Report) {
 
 // micros is a latency for people, seven characters wide.
 func micros(us float64) string {
-	if us < 1000 {
+	switch {
+	case us < 10:
+		return fmt.Sprintf("%4.1f µs", us)
+	case us < 1000:
 		return fmt.Sprintf("%4.0f µs", us)
 	}
 	return fmt.Sprintf("%4.1f ms", us/1000)
