@@ -98,6 +98,7 @@ func (t *Tree) unstage(key storage.BlobKey, l *link) error {
 		return nil
 	}
 	delete(t.linked, key)
+	t.changed[path.Dir(stagedPath(key))] = struct{}{} // for the next Settle
 	err := t.root.Remove(stagedPath(key))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

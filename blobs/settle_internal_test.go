@@ -45,3 +45,25 @@ func TestFailedSettleKeepsStagedNames(t *testing.T) {
 	require.NoError(t, tree.Settle(ctx))
 	require.FileExists(t, filepath.Join(dir, stagedPath(key)))
 }
+
+// The removal of a staged name is made durable by the Settle after the one that
+// removed it, so that openings after later power cuts do not find it for ever.
+func TestSettleSyncsRemovalsOfStagedNames(t *testing.T) {
+	root, err := os.OpenRoot(t.TempDir())
+	require.NoError(t, err)
+	tree, err := Open(Config{Root: root, NoSyncFS: true})
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		require.NoError(t, tree.Close())
+		require.NoError(t, root.Close())
+	})
+	ctx := context.Background()
+	key := storage.UUIDKey(storage.UUID{1})
+	require.NoError(t, tree.Stage(ctx, key, []byte("hello")))
+	require.NoError(t, tree.Sync(ctx, key))
+	require.NoError(t, tree.Publish(ctx, key, "hello.bin"))
+	require.NoError(t, tree.Settle(ctx))
+	require.Contains(t, tree.changed, filepath.ToSlash(filepath.Dir(stagedPath(key))))
+	require.NoError(t, tree.Settle(ctx))
+	require.Empty(t, tree.changed)
+}
