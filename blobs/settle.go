@@ -98,7 +98,9 @@ func (t *Tree) unstage(key storage.BlobKey, l *link) error {
 		return nil
 	}
 	delete(t.linked, key)
-	t.changed[path.Dir(stagedPath(key))] = struct{}{} // for the next Settle
+	// The next Settle makes this removal durable: otherwise a crash could bring
+	// back the staged names of many.
+	t.changed[shard(key[len(key)-1])] = struct{}{}
 	err := t.root.Remove(stagedPath(key))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

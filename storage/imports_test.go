@@ -15,11 +15,12 @@ import (
 
 const module = "github.com/mediabolt/mediabolt"
 
-// Imports run one way: storage <- blobs, boltindex <- engine <- cmd, bench.
+// Imports run one way: storage <- blobs, boltindex <- engine <- certify <- cmd,
+// and engine <- bench.
 // Tests may import what they like.
 func TestImportsRunOneWay(t *testing.T) {
 	storage, blobs, boltindex, engine := module+"/storage", module+"/blobs", module+"/boltindex", module+"/engine"
-	internal := module + "/internal/"
+	certify, internal := module+"/certify", module+"/internal/"
 	may := map[string]func(dir, imported string) bool{
 		"storage": func(_, imported string) bool { return !strings.Contains(strings.Split(imported, "/")[0], ".") },
 		"blobs": func(_, imported string) bool {
@@ -36,6 +37,9 @@ func TestImportsRunOneWay(t *testing.T) {
 				return true // the suites for those who implement its interfaces
 			}
 			return !ours(imported) || slices.Contains([]string{storage, blobs, boltindex}, imported) || below(imported, internal)
+		},
+		"certify": func(_, imported string) bool {
+			return !ours(imported) || slices.Contains([]string{storage, engine}, imported) || below(imported, certify+"/")
 		},
 		"cmd": func(_, imported string) bool { return !below(imported, module+"/bench") },
 	}
@@ -60,7 +64,7 @@ func TestImportsRunOneWay(t *testing.T) {
 			require.NoError(t, err)
 		}
 	}
-	for _, layer := range []string{"storage", "blobs", "boltindex", "engine"} {
+	for _, layer := range []string{"storage", "blobs", "boltindex", "engine", "certify"} {
 		require.True(t, seen[layer], "nothing was looked at in %s", layer)
 	}
 }

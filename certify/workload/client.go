@@ -1,0 +1,114 @@
+package workload
+
+import (
+	"context"
+	"encoding/base64"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/mediabolt/mediabolt/engine"
+	"github.com/mediabolt/mediabolt/storage"
+)
+
+// mimeType is that of every reference of a workload.
+const mimeType = "application/octet-stream"
+
+// labelOp is the label that holds the number of the operation that stored a
+// reference: so one that was never acknowledged can be told from one that
+// nobody stored.
+const labelOp = "op"
+
+// Target is the store that a workload uses.
+type Target struct {
+	// Dir is the store's base directory.
+	Dir string
+	// Configure changes a configuration before a store is opened with it; nil
+	// leaves it as it is.
+	Configure func(engine.FileStoreConfig) engine.FileStoreConfig
+}
+
+// open opens the store in its directory.
+func (t *Target) open(ctx context.Context, config engine.FileStoreConfig) (*engine.FileStore, error) {
+	config.BaseDir = t.Dir
+	if t.Configure != nil {
+		config = t.Configure(config)
+	}
+	return engine.Open(ctx, config)
+}
+
+// Client makes calls to an open store and keeps a journal of them. It is safe
+// for concurrent use.
+type Client struct {
+	Store   *engine.FileStore
+	Journal *Journal
+}
+
+// Put stores content with Store, and returns the ID of its reference.
+func (c *Client) Put(ctx context.Context, content Content, place Place) (ref string, err error) {
+	n := c.Journal.Begin(Op{Kind: KindStore, Content: content, Place: place})
+	media := &storage.MediaContent{MimeType: mimeType, Data: "data:;base64," + base64.StdEncoding.EncodeToString(content.Bytes())}
+	return c.stored(n)(c.Store.Store(ctx, media, metadata(n, place)))
+}
+
+// PutReader stores content with StoreReader, whose reader does not tell how
+// much there is.
+func (c *Client) PutReader(ctx context.Context, content Content, place Place) (ref string, err error) {
+	n := c.Journal.Begin(Op{Kind: KindStoreReader, Content: content, Place: place})
+	stream := io.LimitReader(content.stream(), int64(content.Size))
+	return c.stored(n)(c.Store.StoreReader(ctx, stream, storage.MediaInfo{MimeType: mimeType}, metadata(n, place)))
+}
+
+func (c *Client) stored(n uint64) func(*storage.StorageReference, error) (string, error) {
+	return func(ref *storage.StorageReference, err error) (string, error) {
+		if err != nil {
+			c.Journal.End(n, "", err)
+			return "", err
+		}
+		c.Journal.End(n, ref.ID, nil)
+		return ref.ID, nil
+	}
+}
+
+// Delete deletes a reference.
+func (c *Client) Delete(ctx context.Context, ref string) error {
+	n := c.Journal.Begin(Op{Kind: KindDelete, Ref: ref})
+	err := c.Store.Delete(ctx, &storage.StorageReference{ID: ref})
+	c.Journal.End(n, "", err)
+	return err
+}
+
+// Close closes the store.
+func (c *Client) Close() error {
+	n := c.Journal.Begin(Op{Kind: KindClose})
+	err := c.Store.Close()
+	c.Journal.End(n, "", err)
+	return err
+}
+
+// harm removes the file of a blob, or cuts it to size bytes if that is not
+// negative.
+func (c *Client) harm(ctx context.Context, dir, ref string, content Content, size int64) error {
+	entry, err := c.Store.Stat(ctx, &storage.StorageReference{ID: ref})
+	if err != nil {
+		return err
+	}
+	n := c.Journal.Begin(Op{Kind: KindHarm, Content: content, Ref: ref})
+	name := filepath.Join(dir, filepath.FromSlash(entry.Path))
+	if size < 0 {
+		err = os.Remove(name)
+	} else {
+		err = os.Truncate(name, size)
+	}
+	c.Journal.End(n, "", err)
+	return err
+}
+
+// metadata is what the store is told of a reference.
+func metadata(n uint64, p Place) storage.MediaMetadata {
+	return storage.MediaMetadata{
+		SessionID: p.Session, ConversationID: p.Conversation, RunID: p.Run,
+		Labels: map[string]string{labelOp: strconv.FormatUint(n, 10)},
+	}
+}

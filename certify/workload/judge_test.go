@@ -1,0 +1,235 @@
+package workload_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/mediabolt/mediabolt/certify/workload"
+	"github.com/mediabolt/mediabolt/engine"
+	"github.com/mediabolt/mediabolt/storage"
+)
+
+// small is a store of a few references that was closed.
+type small struct {
+	target  workload.Target
+	journal *workload.Journal
+	shared  []string // two references to one blob
+	alone   string
+	deleted string
+}
+
+var (
+	sharedContent  = workload.Content{Seed: 1, Size: 3000}
+	aloneContent   = workload.Content{Seed: 2, Size: 5000}
+	deletedContent = workload.Content{Seed: 3, Size: 100}
+	place          = workload.Place{Session: "session", Conversation: "conversation"}
+)
+
+func open(t *testing.T, target workload.Target, j *workload.Journal) *workload.Client {
+	t.Helper()
+	f, err := engine.Open(context.Background(), engine.FileStoreConfig{BaseDir: target.Dir, EnableDeduplication: true})
+	require.NoError(t, err)
+	return &workload.Client{Store: f, Journal: j}
+}
+
+func mustPut(t *testing.T, c *workload.Client, content workload.Content) string {
+	t.Helper()
+	ref, err := c.Put(context.Background(), content, place)
+	require.NoError(t, err)
+	return ref
+}
+
+func newSmall(t *testing.T) *small {
+	t.Helper()
+	s := &small{target: workload.Target{Dir: t.TempDir()}, journal: workload.NewJournal(nil, nil)}
+	c := open(t, s.target, s.journal)
+	s.shared = []string{mustPut(t, c, sharedContent), mustPut(t, c, sharedContent)}
+	s.alone = mustPut(t, c, aloneContent)
+	s.deleted = mustPut(t, c, deletedContent)
+	require.NoError(t, c.Delete(context.Background(), s.deleted))
+	require.NoError(t, c.Close())
+	return s
+}
+
+// file is the path of a reference's blob.
+func (s *small) file(t *testing.T, ref string) string {
+	t.Helper()
+	c := open(t, s.target, s.journal)
+	entry, err := c.Store.Stat(context.Background(), &storage.StorageReference{ID: ref})
+	require.NoError(t, err)
+	require.NoError(t, c.Store.Close())
+	return filepath.Join(s.target.Dir, entry.Path)
+}
+
+// promises are those that a judgement finds broken.
+func promises(t *testing.T, target workload.Target, j *workload.Journal) map[string]bool {
+	t.Helper()
+	verdict, err := workload.Judge(context.Background(), target, j)
+	require.NoError(t, err)
+	broken := map[string]bool{}
+	for _, v := range verdict.Violations {
+		t.Log(v)
+		broken[v.Promise] = true
+	}
+	return broken
+}
+
+// The judge finds what is broken on purpose, and calls it by its name.
+func TestJudgeFindsWhatIsBroken(t *testing.T) {
+	cases := []struct {
+		name   string
+		harm   func(t *testing.T, s *small)
+		broken []string
+	}{
+		{name: "nothing", harm: func(*testing.T, *small) {}},
+		{name: "a lost file", broken: []string{"bytes are as they were stored", "every row has its file", "the verification finds nothing"},
+			harm: func(t *testing.T, s *small) { require.NoError(t, os.Remove(s.file(t, s.alone))) }},
+		{name: "other bytes", broken: []string{"bytes are as they were stored", "the verification finds nothing"},
+			harm: func(t *testing.T, s *small) {
+				name := s.file(t, s.alone)
+				require.NoError(t, os.WriteFile(name, bytes.Repeat([]byte{7}, aloneContent.Size), 0o600))
+			}},
+		{name: "a missing reference", broken: []string{"an acknowledged reference is there"},
+			harm: func(t *testing.T, s *small) {
+				c := open(t, s.target, s.journal)
+				require.NoError(t, c.Store.Delete(context.Background(), &storage.StorageReference{ID: s.shared[0]}))
+				require.NoError(t, c.Store.Close())
+			}},
+		{name: "a resurrected reference", broken: []string{"an acknowledged delete is gone"},
+			harm: func(_ *testing.T, s *small) {
+				n := s.journal.Begin(workload.Op{Kind: workload.KindDelete, Ref: s.alone})
+				s.journal.End(n, "", nil)
+			}},
+		{name: "a reference that failed", broken: []string{"a store that failed or had not begun leaves nothing"},
+			harm: func(t *testing.T, s *small) {
+				for _, op := range s.journal.Ops() {
+					if op.Ref == s.alone {
+						op.Ref, op.Outcome, op.Error = "", workload.OutcomeFailed, "no space"
+						line, err := json.Marshal(op)
+						require.NoError(t, err)
+						require.NoError(t, s.journal.Add(line))
+					}
+				}
+			}},
+		{name: "a reference that nobody stored", broken: []string{"every reference was stored"},
+			harm: func(t *testing.T, s *small) {
+				elsewhere := workload.NewJournal(nil, nil)
+				elsewhere.Skip(1000)
+				c := open(t, s.target, elsewhere)
+				mustPut(t, c, aloneContent)
+				require.NoError(t, c.Close())
+			}},
+		{name: "an orphan", broken: []string{"no file is without a row", "the verification finds nothing"},
+			harm: func(t *testing.T, s *small) {
+				name := s.file(t, s.alone)
+				data, err := os.ReadFile(name)
+				require.NoError(t, err)
+				require.NoError(t, os.WriteFile(filepath.Join(filepath.Dir(name), filepath.Base(name)[:32]+"0.bin"), data, 0o600))
+			}},
+		{name: "a leftover beside the index", broken: []string{"nothing is left over"},
+			harm: func(t *testing.T, s *small) {
+				require.NoError(t, os.WriteFile(filepath.Join(s.target.Dir, ".mediabolt", "left"), nil, 0o600))
+			}},
+		{name: "no index", broken: []string{"the store opens"},
+			harm: func(t *testing.T, s *small) {
+				require.NoError(t, os.Remove(filepath.Join(s.target.Dir, ".mediabolt", "index.db")))
+			}},
+		{name: "too much to recover", broken: []string{"opening is bounded by what was in flight"},
+			harm: func(t *testing.T, s *small) {
+				c := open(t, s.target, s.journal)
+				for seed := range uint64(4) {
+					mustPut(t, c, workload.Content{Seed: 100 + seed, Size: 50})
+				}
+				copied := workload.Target{Dir: t.TempDir()}
+				require.NoError(t, os.CopyFS(copied.Dir, os.DirFS(s.target.Dir)))
+				require.NoError(t, c.Close())
+				s.target = copied
+			}},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			s := newSmall(t)
+			c.harm(t, s)
+			broken := promises(t, s.target, s.journal)
+			require.Len(t, broken, len(c.broken))
+			for _, promise := range c.broken {
+				require.True(t, broken[promise], promise)
+			}
+		})
+	}
+}
+
+// Operations in flight may have happened or not, and what a judgement has seen
+// of them stays so.
+func TestJudgeOfOperationsInFlight(t *testing.T) {
+	s := newSmall(t)
+	before := s.journal.Ops()
+	// Cut in the middle of the store of alone: it is there all the same.
+	var cut *workload.Journal
+	for _, op := range before {
+		if op.Ref == s.alone {
+			cut = s.journal.Cut(op.Ended-1, nil)
+		}
+	}
+	require.NotNil(t, cut)
+	broken := promises(t, s.target, cut)
+	require.Empty(t, broken, "what began later is %s, which is gone again", s.deleted)
+	verdict, err := workload.Judge(context.Background(), s.target, cut)
+	require.NoError(t, err)
+	require.Empty(t, verdict.Violations)
+	require.Equal(t, 3, verdict.References())
+	cut.Settle(verdict)
+
+	c := open(t, s.target, s.journal)
+	require.NoError(t, c.Store.Delete(context.Background(), &storage.StorageReference{ID: s.alone}))
+	require.NoError(t, c.Store.Close())
+	require.Equal(t, map[string]bool{"an acknowledged reference is there": true}, promises(t, s.target, cut))
+}
+
+// A journal that was written down, its last line cut short, is the journal.
+func TestJournalIsRead(t *testing.T) {
+	var lines bytes.Buffer
+	j := workload.NewJournal(nil, &lines)
+	n := j.Begin(workload.Op{Kind: workload.KindStore, Content: sharedContent, Place: place})
+	j.End(n, "a reference", nil)
+	n = j.Begin(workload.Op{Kind: workload.KindDelete, Ref: "a reference"})
+	whole := lines.Len()
+	j.End(n, "", storage.ErrInDoubt)
+	require.Len(t, j.Failed(), 1)
+
+	read := workload.NewJournal(nil, nil)
+	require.NoError(t, read.Read(bytes.NewReader(lines.Bytes()[:lines.Len()-1])))
+	require.Equal(t, workload.OutcomeAcknowledged, read.Ops()[0].Outcome)
+	require.Equal(t, workload.OutcomeInFlight, read.Ops()[1].Outcome)
+	require.NoError(t, read.Read(bytes.NewReader(lines.Bytes()[whole:])))
+	require.Equal(t, j.Ops(), read.Ops())
+	read.Skip(5)
+	require.EqualValues(t, 6, read.Begin(workload.Op{Kind: workload.KindClose}))
+	require.Error(t, read.Add([]byte("{}")))
+	require.Error(t, read.Add([]byte("no journal")))
+}
+
+// The workload passes judgement where nothing interrupts it, and so does the
+// store at every moment that was acknowledged last.
+func TestRun(t *testing.T) {
+	target := workload.Target{Dir: filepath.Join(t.TempDir(), "made", "by the store")}
+	j := workload.NewJournal(nil, nil)
+	require.NoError(t, workload.Run(context.Background(), target, 1, j))
+	require.Empty(t, j.Failed())
+	kinds := map[workload.Kind]int{}
+	for _, op := range j.Ops() {
+		kinds[op.Kind]++
+	}
+	t.Log(kinds)
+	for _, kind := range []workload.Kind{workload.KindOpen, workload.KindClose, workload.KindStore, workload.KindStoreReader, workload.KindDelete, workload.KindHarm} {
+		require.NotZero(t, kinds[kind], kind)
+	}
+	require.Empty(t, promises(t, target, j))
+}

@@ -1,0 +1,240 @@
+// Package workload is what the proofs of crash safety let a store do, what they
+// remember of it, and how they judge a store afterwards.
+//
+// A Journal records every operation when it begins and when it is acknowledged,
+// with a time: for power cuts, how many writes and flushes the disk has seen.
+// Cut turns it into what was known at an earlier time. Judge opens a store and
+// compares it with a journal, byte for byte, without help from the store's own
+// Verify, and then asks that too.
+package workload
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/mediabolt/mediabolt/engine"
+	"github.com/mediabolt/mediabolt/storage"
+)
+
+// Run uses the store in target's directory, which need not exist, in every way
+// that has a protocol of its own: it is created, gets new blobs, equal ones one
+// after the other and at once, long streams; references are deleted, also the
+// last of a blob, and twice; files vanish or are cut and are healed; it is
+// closed and opened again, with and without deduplication and in every
+// organization. The seed decides about contents and the order of the mixed
+// part.
+//
+// What the store answers is in the journal; an operation that fails does not
+// end the run. An error is ctx's.
+func Run(ctx context.Context, target Target, seed uint64, journal *Journal) error {
+	s := &script{target: target, journal: journal, seed: seed, rand: rand.New(rand.NewPCG(seed, 1))}
+	s.session(ctx, engine.FileStoreConfig{EnableDeduplication: true}, s.first)
+	s.session(ctx, engine.FileStoreConfig{EnableDeduplication: true}, s.heal)
+	s.session(ctx, engine.FileStoreConfig{Organization: storage.OrganizationByRun}, s.single)
+	s.session(ctx, engine.FileStoreConfig{Organization: storage.OrganizationFlat, EnableDeduplication: true, NoSyncFS: true}, s.mixed)
+	s.session(ctx, engine.FileStoreConfig{Organization: storage.OrganizationByConversation, EnableDeduplication: true}, s.mixed)
+	return ctx.Err()
+}
+
+// beforeCheckpoint is long enough for the checkpoint that follows a change
+// within a second to begin and, on a slow disk, to end.
+const beforeCheckpoint = 1300 * time.Millisecond
+
+// longStream is more than a store keeps of a stream in memory, in bytes.
+const longStream = 1<<20 + 4321
+
+// script is a run.
+type script struct {
+	target  Target
+	journal *Journal
+	seed    uint64
+	client  *Client
+
+	mu   sync.Mutex // guards the rest
+	rand *rand.Rand
+	made uint64 // contents
+	live []held // what the mixed parts may delete
+}
+
+// held is a reference that was acknowledged.
+type held struct {
+	ref     string
+	content Content
+}
+
+// session opens the store, does something, and closes it.
+func (s *script) session(ctx context.Context, config engine.FileStoreConfig, do func(context.Context)) {
+	if ctx.Err() != nil {
+		return
+	}
+	n := s.journal.Begin(Op{Kind: KindOpen})
+	f, err := s.target.open(ctx, config)
+	s.journal.End(n, "", err)
+	if err != nil {
+		return
+	}
+	s.client = &Client{Store: f, Journal: s.journal}
+	do(ctx)
+	_ = s.client.Close() // is in the journal
+}
+
+// content is bytes that no other call has got.
+func (s *script) content(size int) Content {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.made++
+	return Content{Seed: s.seed<<16 + s.made, Size: size}
+}
+
+// put stores content; ref is empty after an error.
+func (s *script) put(ctx context.Context, c Content, p Place) (ref string) {
+	ref, _ = s.client.Put(ctx, c, p) // the journal has the error
+	return s.keep(ref, c)
+}
+
+func (s *script) putReader(ctx context.Context, c Content, p Place) (ref string) {
+	ref, _ = s.client.PutReader(ctx, c, p) // the journal has the error
+	return s.keep(ref, c)
+}
+
+func (s *script) keep(ref string, c Content) string {
+	if ref != "" {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.live = append(s.live, held{ref, c})
+	}
+	return ref
+}
+
+// delete deletes a reference, if there is one.
+func (s *script) delete(ctx context.Context, ref string) {
+	if ref == "" {
+		return
+	}
+	s.mu.Lock()
+	for i := range s.live {
+		if s.live[i].ref == ref {
+			s.live = append(s.live[:i], s.live[i+1:]...)
+			break
+		}
+	}
+	s.mu.Unlock()
+	_ = s.client.Delete(ctx, ref) // the journal has the error
+}
+
+// atOnce runs a function n times at once.
+func atOnce(n int, do func(i int)) {
+	var group sync.WaitGroup
+	for i := range n {
+		group.Go(func() { do(i) })
+	}
+	group.Wait()
+}
+
+// first is the life of a store from its creation to a checkpoint and beyond.
+func (s *script) first(ctx context.Context) {
+	chat := Place{Session: "session 1", Conversation: "conversation 1"}
+	other := Place{Session: "session 2"}
+	a, b, c := s.content(5000), s.content(12345), s.content(9000)
+	a1 := s.put(ctx, a, chat)
+	b1 := s.put(ctx, b, chat)
+	s.put(ctx, a, other)
+	s.put(ctx, s.content(0), other)
+	atOnce(2, func(int) { s.put(ctx, c, chat) })
+	atOnce(6, func(i int) { s.put(ctx, s.content(3000*i+100), Place{Session: fmt.Sprint("group ", i)}) })
+	s.putReader(ctx, s.content(longStream), chat)
+	long := s.content(longStream)
+	atOnce(2, func(int) { s.putReader(ctx, long, other) })
+	s.delete(ctx, a1)
+	s.delete(ctx, b1)
+	wait(ctx, beforeCheckpoint)
+	s.delete(ctx, b1)
+	b2 := s.put(ctx, b, chat)
+	s.put(ctx, a, chat)
+	s.delete(ctx, b2)
+}
+
+// heal damages blobs and stores their bytes again. What the harm itself leaves
+// after a power cut is the filesystem's affair.
+func (s *script) heal(ctx context.Context) {
+	place := Place{Session: "healed", Conversation: "conversation"}
+	for _, size := range []int64{-1, 7, 0} {
+		c := s.content(7000)
+		ref := s.put(ctx, c, place)
+		if ref == "" || s.client.harm(ctx, s.target.Dir, ref, c, size) != nil {
+			continue
+		}
+		s.put(ctx, c, place)
+		s.delete(ctx, ref)
+	}
+	wait(ctx, beforeCheckpoint)
+	c := s.content(8000)
+	if ref := s.put(ctx, c, place); ref != "" && s.client.harm(ctx, s.target.Dir, ref, c, -1) == nil {
+		atOnce(2, func(int) { s.putReader(ctx, c, place) })
+	}
+}
+
+// single is a time without deduplication.
+func (s *script) single(ctx context.Context) {
+	place := Place{Session: "single", Conversation: "conversation", Run: "run"}
+	c := s.content(6000)
+	first := s.put(ctx, c, place)
+	s.put(ctx, c, place)
+	atOnce(2, func(int) { s.put(ctx, c, Place{Run: "run"}) })
+	long := s.putReader(ctx, s.content(longStream), place)
+	s.delete(ctx, first)
+	s.delete(ctx, long)
+}
+
+// mixers is how many callers a mixed part has at once, mixedSteps how many
+// calls each makes.
+const (
+	mixers     = 4
+	mixedSteps = 12
+)
+
+// mixed is calls of every kind at once, chosen by the seed.
+func (s *script) mixed(ctx context.Context) {
+	few := []Content{s.content(2000), s.content(4096), s.content(20000)}
+	atOnce(mixers, func(i int) {
+		s.mu.Lock()
+		r := rand.New(rand.NewPCG(s.rand.Uint64(), uint64(i)))
+		s.mu.Unlock()
+		for range mixedSteps {
+			place := Place{Session: fmt.Sprint("mixed ", r.IntN(3)), Conversation: fmt.Sprint("conversation ", r.IntN(2))}
+			switch n := r.IntN(10); {
+			case n < 3:
+				s.put(ctx, few[r.IntN(len(few))], place)
+			case n < 5:
+				s.put(ctx, s.content(r.IntN(16<<10)), place)
+			case n < 6:
+				s.putReader(ctx, s.content(r.IntN(16<<10)), place)
+			default:
+				s.delete(ctx, s.any(r))
+			}
+		}
+	})
+}
+
+// any takes one of the live references away, or none.
+func (s *script) any(r *rand.Rand) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.live) == 0 {
+		return ""
+	}
+	i := r.IntN(len(s.live))
+	h := s.live[i]
+	s.live = append(s.live[:i], s.live[i+1:]...)
+	return h.ref
+}
+
+func wait(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
