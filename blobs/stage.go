@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"sync"
 
 	"github.com/mediabolt/mediabolt/storage"
@@ -114,17 +115,20 @@ func (t *Tree) Claim(ctx context.Context, spool string, key storage.BlobKey) err
 	return nil
 }
 
-// Drop removes a spooled stream that nobody claims.
+// Drop removes a spooled stream that nobody claims, durably with the next
+// Settle.
 func (t *Tree) Drop(ctx context.Context, spool string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	t.keepSpool(spool, false)
-	return t.wrap("drop", spool, t.root.Remove(spool))
+	err := t.root.Remove(spool)
+	t.note(path.Dir(spool), "")
+	return t.wrap("drop", spool, err)
 }
 
-// Discard removes a staged blob that has not been published. One that is not
-// there is no error.
+// Discard removes a staged blob that has not been published, durably with the
+// next Settle. One that is not there is no error.
 func (t *Tree) Discard(ctx context.Context, key storage.BlobKey) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -137,5 +141,6 @@ func (t *Tree) Discard(ctx context.Context, key storage.BlobKey) error {
 	if e := t.root.Remove(name); !errors.Is(e, fs.ErrNotExist) {
 		err = errors.Join(err, e)
 	}
+	t.note(path.Dir(name), "")
 	return t.wrap("discard", name, err)
 }

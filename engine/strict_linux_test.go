@@ -43,7 +43,7 @@ func strictProof(t *testing.T) strictCuts {
 	case "long":
 		return strictCuts{every: 1, seeds: 6, workloads: []uint64{1, 2, fresh}, recoveries: 40}
 	case "short":
-		return strictCuts{every: 4, seeds: 3, workloads: []uint64{1, fresh}, recoveries: 6}
+		return strictCuts{every: 8, seeds: 2, workloads: []uint64{1, fresh}, recoveries: 3}
 	}
 	return strictCuts{every: 20, seeds: 2, workloads: []uint64{fresh}, recoveries: 2}
 }
