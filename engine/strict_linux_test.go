@@ -56,10 +56,13 @@ func requireFUSE(t testing.TB) {
 	}
 }
 
-// scratch is a directory in memory.
+// scratchDir is a directory in memory.
+const scratchDir = "/dev/shm"
+
+// scratch is a directory in memory for a test.
 func scratch(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("/dev/shm", "mediabolt-")
+	dir, err := os.MkdirTemp(scratchDir, "mediabolt-")
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
 	return dir

@@ -229,3 +229,9 @@ func (m *Model) sync(n *node) {
 	n.changes, n.moves = nil, nil
 	delete(m.dirty, n.number)
 }
+
+// lose keeps what a node is now from ever becoming durable.
+func (m *Model) lose(n *node) {
+	n.changes, n.moves = nil, nil
+	delete(m.dirty, n.number)
+}

@@ -1,7 +1,8 @@
 package strict
 
 import (
-	"errors"
+	"encoding/json"
+	"fmt"
 	"maps"
 	"os"
 	"slices"
@@ -16,11 +17,19 @@ import (
 // to its server, in order with the other calls.
 const (
 	clockAttr = "user.mediabolt.clock" // read: how many events there have been
-	syncAttr  = "user.mediabolt.sync"  // written: a sync of the filesystem
+	cutAttr   = "user.mediabolt.cut"   // written: a cutOrder in JSON
+	// SyncAttr is written for a sync of the filesystem.
+	SyncAttr = "user.mediabolt.sync"
 )
 
-// server serves a model to the kernel and records what happens to it.
-type server struct {
+// cutOrder has what survives a cut written to a directory.
+type cutOrder struct {
+	Dir    string
+	Choice Choice
+}
+
+// Server serves a model to the kernel and records what happens to it.
+type Server struct {
 	fuse.RawFileSystem
 
 	mu     sync.Mutex // guards the rest
@@ -29,21 +38,20 @@ type server struct {
 	events uint64
 	lists  map[uint64][]fuse.DirEntry // of open directories, by handle
 	handle uint64
-}
 
-func newServer(model *Model, record *recorder) *server {
-	return &server{RawFileSystem: fuse.NewDefaultRawFileSystem(), model: model, record: record, lists: map[uint64][]fuse.DirEntry{}}
+	cached  uint64 // how long the kernel may keep names and attributes, in seconds
+	opening uint32 // flags of every opening
 }
 
 // Close ends the recording.
-func (s *server) Close() error {
+func (s *Server) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.record.close()
 }
 
 // happen applies and records events. The caller holds mu.
-func (s *server) happen(events ...*Event) {
+func (s *Server) happen(events ...*Event) {
 	for _, e := range events {
 		s.model.Apply(e)
 		s.record.add(e)
@@ -52,7 +60,7 @@ func (s *server) happen(events ...*Event) {
 }
 
 // find is what a name in a directory leads to. The caller holds mu.
-func (s *server) find(dir uint64, name string) (*node, fuse.Status) {
+func (s *Server) find(dir uint64, name string) (*node, fuse.Status) {
 	number, there := s.model.nodes[dir].names[name]
 	if !there {
 		return nil, fuse.ENOENT
@@ -60,11 +68,7 @@ func (s *server) find(dir uint64, name string) (*node, fuse.Status) {
 	return s.model.nodes[number], fuse.OK
 }
 
-// cached is how long the kernel may keep names and attributes, in seconds: all
-// changes come through it.
-const cached = 3600
-
-func (s *server) attr(n *node, out *fuse.Attr) {
+func (s *Server) attr(n *node, out *fuse.Attr) {
 	*out = fuse.Attr{Ino: n.number, Mode: n.mode | syscall.S_IFREG, Nlink: s.links(n), Blksize: blockSize}
 	out.Owner = fuse.Owner{Uid: uint32(os.Geteuid()), Gid: uint32(os.Getegid())}
 	if n.dir {
@@ -75,7 +79,7 @@ func (s *server) attr(n *node, out *fuse.Attr) {
 	out.Blocks = uint64(len(n.now.blocks)) * blockSize / sectorSize
 }
 
-func (s *server) links(n *node) (links uint32) {
+func (s *Server) links(n *node) (links uint32) {
 	if n.dir {
 		return 2
 	}
@@ -89,12 +93,12 @@ func (s *server) links(n *node) (links uint32) {
 	return links
 }
 
-func (s *server) entry(n *node, out *fuse.EntryOut) {
-	*out = fuse.EntryOut{NodeId: n.number, Generation: 1, EntryValid: cached, AttrValid: cached}
+func (s *Server) entry(n *node, out *fuse.EntryOut) {
+	*out = fuse.EntryOut{NodeId: n.number, Generation: 1, EntryValid: s.cached, AttrValid: s.cached}
 	s.attr(n, &out.Attr)
 }
 
-func (s *server) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+func (s *Server) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n, status := s.find(h.NodeId, name)
@@ -104,15 +108,15 @@ func (s *server) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *f
 	return status
 }
 
-func (s *server) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
+func (s *Server) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out.AttrValid = cached
+	out.AttrValid = s.cached
 	s.attr(s.model.nodes[in.NodeId], &out.Attr)
 	return fuse.OK
 }
 
-func (s *server) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
+func (s *Server) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := s.model.nodes[in.NodeId]
@@ -122,13 +126,13 @@ func (s *server) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOu
 	if size, set := in.GetSize(); set {
 		s.happen(&Event{Kind: Resize, Node: n.number, At: int64(size)})
 	}
-	out.AttrValid = cached
+	out.AttrValid = s.cached
 	s.attr(n, &out.Attr)
 	return fuse.OK
 }
 
 // newNode makes a file or a directory. The caller holds mu.
-func (s *server) newNode(kind Kind, dir uint64, name string, mode uint32, out *fuse.EntryOut) fuse.Status {
+func (s *Server) newNode(kind Kind, dir uint64, name string, mode uint32, out *fuse.EntryOut) fuse.Status {
 	if _, status := s.find(dir, name); status == fuse.OK {
 		return fuse.Status(syscall.EEXIST)
 	}
@@ -138,20 +142,20 @@ func (s *server) newNode(kind Kind, dir uint64, name string, mode uint32, out *f
 	return fuse.OK
 }
 
-func (s *server) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
+func (s *Server) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.newNode(Mkdir, in.NodeId, name, in.Mode, out)
 }
 
-func (s *server) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
+func (s *Server) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out.OpenFlags = fuse.FOPEN_KEEP_CACHE
+	out.OpenFlags = s.opening
 	return s.newNode(Create, in.NodeId, name, in.Mode, &out.EntryOut)
 }
 
-func (s *server) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.EntryOut) fuse.Status {
+func (s *Server) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.EntryOut) fuse.Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, status := s.find(in.NodeId, name); status == fuse.OK {
@@ -162,7 +166,7 @@ func (s *server) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fuse
 	return fuse.OK
 }
 
-func (s *server) Unlink(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
+func (s *Server) Unlink(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n, status := s.find(h.NodeId, name)
@@ -172,7 +176,7 @@ func (s *server) Unlink(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.S
 	return status
 }
 
-func (s *server) Rmdir(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
+func (s *Server) Rmdir(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n, status := s.find(h.NodeId, name)
@@ -186,7 +190,7 @@ func (s *server) Rmdir(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.St
 	return fuse.OK
 }
 
-func (s *server) Rename(_ <-chan struct{}, in *fuse.RenameIn, oldName, newName string) fuse.Status {
+func (s *Server) Rename(_ <-chan struct{}, in *fuse.RenameIn, oldName, newName string) fuse.Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if in.Flags != 0 {
@@ -208,42 +212,42 @@ func (s *server) Rename(_ <-chan struct{}, in *fuse.RenameIn, oldName, newName s
 	return fuse.OK
 }
 
-func (s *server) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+func (s *Server) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if in.Flags&syscall.O_TRUNC != 0 {
 		s.happen(&Event{Kind: Resize, Node: in.NodeId})
 	}
-	out.OpenFlags = fuse.FOPEN_KEEP_CACHE
+	out.OpenFlags = s.opening
 	return fuse.OK
 }
 
-func (s *server) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
+func (s *Server) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := s.model.nodes[in.NodeId].now.read(buf[:min(len(buf), int(in.Size))], int64(in.Offset))
 	return fuse.ReadResultData(buf[:n]), fuse.OK
 }
 
-func (s *server) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
+func (s *Server) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.happen(&Event{Kind: Write, Node: in.NodeId, At: int64(in.Offset), Data: slices.Clone(data)})
 	return uint32(len(data)), fuse.OK
 }
 
-func (s *server) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+func (s *Server) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.happen(&Event{Kind: Sync, Node: in.NodeId})
 	return fuse.OK
 }
 
-func (s *server) FsyncDir(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+func (s *Server) FsyncDir(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	return s.Fsync(cancel, in)
 }
 
-func (s *server) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+func (s *Server) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var list []fuse.DirEntry
@@ -262,7 +266,7 @@ func (s *server) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) 
 	return fuse.OK
 }
 
-func (s *server) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
+func (s *Server) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	list := s.lists[in.Fh]
@@ -274,7 +278,7 @@ func (s *server) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryL
 	return fuse.OK
 }
 
-func (s *server) ReleaseDir(in *fuse.ReleaseIn) {
+func (s *Server) ReleaseDir(in *fuse.ReleaseIn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.lists, in.Fh)
@@ -283,13 +287,13 @@ func (s *server) ReleaseDir(in *fuse.ReleaseIn) {
 // statfsBlocks is a filesystem's size that no run fills.
 const statfsBlocks = 1 << 20
 
-func (s *server) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
+func (s *Server) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
 	out.Blocks, out.Bfree, out.Bavail = statfsBlocks, statfsBlocks, statfsBlocks
 	out.Bsize, out.Frsize, out.NameLen = blockSize, blockSize, 255
 	return fuse.OK
 }
 
-func (s *server) GetXAttr(_ <-chan struct{}, _ *fuse.InHeader, attr string, dest []byte) (uint32, fuse.Status) {
+func (s *Server) GetXAttr(_ <-chan struct{}, _ *fuse.InHeader, attr string, dest []byte) (uint32, fuse.Status) {
 	if attr != clockAttr {
 		return 0, fuse.ENOATTR
 	}
@@ -302,33 +306,65 @@ func (s *server) GetXAttr(_ <-chan struct{}, _ *fuse.InHeader, attr string, dest
 	return uint32(copy(dest, text)), fuse.OK
 }
 
-func (s *server) SetXAttr(_ <-chan struct{}, _ *fuse.SetXAttrIn, attr string, _ []byte) fuse.Status {
-	if attr != syncAttr {
-		return fuse.Status(syscall.ENOTSUP)
-	}
+func (s *Server) SetXAttr(_ <-chan struct{}, _ *fuse.SetXAttrIn, attr string, data []byte) fuse.Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.happen(&Event{Kind: SyncAll})
-	return fuse.OK
+	switch attr {
+	case SyncAttr:
+		s.happen(&Event{Kind: SyncAll})
+		return fuse.OK
+	case cutAttr:
+		var o cutOrder
+		if err := json.Unmarshal(data, &o); err != nil {
+			return fuse.EINVAL
+		}
+		return fuse.ToStatus(s.model.Survive(o.Choice).Write(o.Dir))
+	}
+	return fuse.Status(syscall.ENOTSUP)
 }
 
-// spec is what a serving process is told.
-type spec struct {
-	From   string // a directory to begin with, or ""
-	Record string // where events go
+// Lose is a sync of a node that failed, or of all where the number is 0: what it
+// was about will never be durable, although it can be read, and the next sync
+// succeeds. That is what kernels do after a failed write to the disk.
+func (s *Server) Lose(number uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, n := range s.model.dirty {
+		if number == 0 || number == n.number {
+			s.model.lose(n)
+		}
+	}
 }
 
-func (p *spec) server() (*server, error) {
-	model := NewModel()
+// Spec is what a serving process is told.
+type Spec struct {
+	From     string // a directory to begin with, or ""
+	Record   string // where events go
+	Uncached bool   // every call is to arrive, also those that the kernel could answer
+}
+
+// keepForever is how long the kernel may keep names and attributes, in seconds,
+// since all changes come through it.
+const keepForever = 3600
+
+// NewServer makes the server that a process was told to be, by a Spec.
+func NewServer(text json.RawMessage) (*Server, error) {
+	var p Spec
+	if err := json.Unmarshal(text, &p); err != nil {
+		return nil, err
+	}
+	s := &Server{RawFileSystem: fuse.NewDefaultRawFileSystem(), model: NewModel(), lists: map[uint64][]fuse.DirEntry{}}
+	if !p.Uncached {
+		s.cached, s.opening = keepForever, fuse.FOPEN_KEEP_CACHE
+	}
+	var err error
 	if p.From != "" {
-		var err error
-		if model, err = Read(p.From); err != nil {
+		if s.model, err = Read(p.From); err != nil {
 			return nil, err
 		}
 	}
-	record, err := newRecorder(p.Record)
-	if err != nil {
-		return nil, errors.Join(errors.New("record events"), err)
+	if s.record, err = newRecorder(p.Record); err != nil {
+		return nil, fmt.Errorf("record events: %w", err)
 	}
-	return newServer(model, record), nil
+	return s, nil
 }
