@@ -89,3 +89,23 @@ func (t *Tree) Size(ctx context.Context, name string) (int64, error) {
 	}
 	return size, nil
 }
+
+// Linked says whether what is staged under the key is the very file at the path,
+// under two names. Errors are those of Open.
+func (t *Tree) Linked(ctx context.Context, key storage.BlobKey, name string) (bool, error) {
+	if err := errors.Join(ctx.Err(), checkPath(name)); err != nil {
+		return false, err
+	}
+	var infos [2]fs.FileInfo
+	for i, name := range [...]string{stagedPath(key), name} {
+		info, err := t.root.Root.Lstat(name)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return false, fmt.Errorf("%w: file %s in %s", storage.ErrNotFound, name, t.root.Name())
+		case err != nil:
+			return false, t.wrap("look at", name, err)
+		}
+		infos[i] = info
+	}
+	return os.SameFile(infos[0], infos[1]), nil
+}

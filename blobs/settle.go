@@ -30,6 +30,9 @@ func (t *Tree) Settle(ctx context.Context) error {
 	clear(t.changed)
 	clear(t.sidecars)
 	t.mu.Unlock()
+	if len(linked)+len(changed)+len(sidecars) == 0 {
+		return nil
+	}
 
 	if err := t.settle(changed, sidecars); err != nil {
 		t.doubt(linked)

@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"sync"
 
 	"github.com/mediabolt/mediabolt/storage"
@@ -116,17 +117,20 @@ func (t *Tree) Claim(ctx context.Context, spool string, key storage.BlobKey) err
 	return nil
 }
 
-// Drop removes a spooled stream that nobody claims.
+// Drop removes a spooled stream that nobody claims, durably with the next
+// Settle.
 func (t *Tree) Drop(ctx context.Context, spool string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	defer t.keepSpool(spool, false)
-	return t.wrap("drop", spool, t.root.Remove(spool))
+	err := t.root.Remove(spool)
+	t.note(path.Dir(spool), "")
+	return t.wrap("drop", spool, err)
 }
 
-// Discard removes a staged blob that has not been published. One that is not
-// there is no error.
+// Discard removes a staged blob that has not been published, durably with the
+// next Settle. One that is not there is no error.
 func (t *Tree) Discard(ctx context.Context, key storage.BlobKey) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -139,5 +143,6 @@ func (t *Tree) Discard(ctx context.Context, key storage.BlobKey) error {
 	if f := t.forget(key); f != nil {
 		err = errors.Join(err, f.Close())
 	}
+	t.note(path.Dir(name), "")
 	return t.wrap("discard", name, err)
 }

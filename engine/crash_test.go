@@ -574,6 +574,25 @@ func TestCrashTearsSidecarLines(t *testing.T) {
 	})
 }
 
+// The line that tells of the blob may be lost with a block while later lines
+// stand, and the reference of that line be ended by then.
+func TestCrashLosesTheFirstSidecarLine(t *testing.T) {
+	config := engine.FileStoreConfig{BaseDir: t.TempDir(), EnableDeduplication: true}
+	var name string
+	mustAbandon(t, config, func(f *engine.FileStore) {
+		first := mustStore(t, f, small, someIDs)
+		name = filepath.Join(config.BaseDir, first.Metadata["path"]+".meta")
+		mustStore(t, f, small, someIDs)
+		require.NoError(t, f.Delete(context.Background(), first))
+		require.NoError(t, f.WriteSidecars(context.Background()))
+	})
+	data, err := os.ReadFile(name)
+	require.NoError(t, err)
+	clear(data[:bytes.IndexByte(data, '\n')])
+	require.NoError(t, os.WriteFile(name, data, 0o600))
+	requireRecovered(t, config, small)
+}
+
 func fileSize(t testing.TB, name string) int64 {
 	t.Helper()
 	info, err := os.Stat(name)
@@ -698,13 +717,15 @@ func TestLeftoversInStaging(t *testing.T) {
 	garbage := bytes.Repeat([]byte{0xa5}, len(small))
 	cases := []struct {
 		name    string
-		remove  bool // the final file
+		remove  bool   // the final file
+		final   []byte // what it becomes, if not nil
 		staged  []byte
 		missing bool // afterwards
 	}{
 		{name: "good copy beside the final file", staged: small},
 		{name: "garbage beside the final file", staged: garbage},
 		{name: "half a copy beside the final file", staged: small[:100]},
+		{name: "good copy beside a damaged final file", final: garbage, staged: small},
 		{name: "good copy, no final file", remove: true, staged: small},
 		{name: "garbage, no final file", remove: true, staged: garbage, missing: true},
 		{name: "half a copy, no final file", remove: true, staged: small[:100], missing: true},
@@ -717,6 +738,9 @@ func TestLeftoversInStaging(t *testing.T) {
 				ref := mustStore(t, f, small, someIDs)
 				if c.remove {
 					require.NoError(t, os.Remove(filepath.Join(config.BaseDir, ref.Metadata["path"])))
+				}
+				if c.final != nil {
+					require.NoError(t, os.WriteFile(filepath.Join(config.BaseDir, ref.Metadata["path"]), c.final, 0o600))
 				}
 			})
 			stageByHand(t, config.BaseDir, key, c.staged)

@@ -256,7 +256,13 @@ func makeDirs(dir string, cfg FileStoreConfig) error {
 
 func (s *store) close() error {
 	s.ledger.stop()
-	return errors.Join(s.checkpoint(context.Background(), true), s.closeParts())
+	err := s.checkpoint(context.Background(), true)
+	if err == nil {
+		// Makes durable that the checkpoint removed staged names: otherwise a
+		// power cut brings them back, those of one session after the other.
+		err = s.blobs.Settle(context.Background())
+	}
+	return errors.Join(err, s.closeParts())
 }
 
 // closeParts closes what has been opened so far, the index last to be opened

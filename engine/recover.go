@@ -89,10 +89,16 @@ func (s *store) recoverStaged(ctx context.Context, file storage.StagedFile) erro
 	size, err := s.blobs.Size(ctx, blob.Path)
 	switch {
 	case err == nil && size == blob.Size:
-		// Published, but perhaps not durably: Settle removes the staged name
-		// after it has made the final one durable.
-		s.blobs.Published(file.Key, blob.Path)
-		return nil
+		keep, err := s.keepsFinal(ctx, &blob)
+		if err != nil {
+			return err
+		}
+		if keep {
+			// Published, but perhaps not durably: Settle removes the staged
+			// name after it has made the final one durable.
+			s.blobs.Published(file.Key, blob.Path)
+			return nil
+		}
 	case err != nil && !errors.Is(err, storage.ErrNotFound) && !errors.Is(err, storage.ErrCorrupted):
 		return err
 	}
@@ -104,6 +110,21 @@ func (s *store) recoverStaged(ctx context.Context, file storage.StagedFile) erro
 		return s.blobs.Discard(ctx, file.Key)
 	}
 	return s.publish(ctx, &blob)
+}
+
+// keepsFinal says whether the file at the path of a row, which has its size, is to
+// stay, whatever is staged. It is not where the bytes were staged to heal it: a
+// file that was cut short can have its size back after a power cut.
+func (s *store) keepsFinal(ctx context.Context, blob *storage.BlobRow) (bool, error) {
+	same, err := s.blobs.Linked(ctx, blob.Key, blob.Path)
+	if same || err != nil {
+		return same, err
+	}
+	f, size, err := s.blobs.Open(ctx, blob.Key, blob.Path)
+	if err != nil {
+		return false, err
+	}
+	return matches(f, size, blob)
 }
 
 // publish publishes what is staged for a row.
@@ -124,16 +145,21 @@ func (s *store) stagedMatches(ctx context.Context, blob *storage.BlobRow) (bool,
 	if err != nil {
 		return false, err
 	}
-	if size != blob.Size {
-		return false, f.Close()
-	}
-	sum := crc32.New(castagnoli)
-	if _, err := io.Copy(sum, f); err != nil {
-		return false, errors.Join(err, f.Close())
-	}
-	if err := f.Close(); err != nil || sum.Sum32() != blob.CRC {
+	good, err := matches(f, size, blob)
+	if err != nil || !good {
 		return false, err
 	}
 	// They may be right in memory alone, after a killed healing.
 	return true, s.blobs.Sync(ctx, blob.Key)
+}
+
+// matches says whether a file is what the row tells of, and closes it.
+func matches(f storage.File, size int64, blob *storage.BlobRow) (bool, error) {
+	if size != blob.Size {
+		return false, f.Close()
+	}
+	sum := crc32.New(castagnoli)
+	_, err := io.Copy(sum, f)
+	err = errors.Join(err, f.Close())
+	return err == nil && sum.Sum32() == blob.CRC, err
 }

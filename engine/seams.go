@@ -116,6 +116,8 @@ type Blobs interface {
 	Open(ctx context.Context, key storage.BlobKey, path string) (storage.File, int64, error)
 	// OpenStaged opens what is staged under a key.
 	OpenStaged(ctx context.Context, key storage.BlobKey) (storage.File, int64, error)
+	// Linked says whether what is staged under a key is the very file at a path.
+	Linked(ctx context.Context, key storage.BlobKey, path string) (bool, error)
 	// Size is the size of what is at a path, in bytes.
 	Size(ctx context.Context, path string) (int64, error)
 	// Remove removes a blob and its sidecar.

@@ -162,7 +162,9 @@ func (s *store) completeSidecar(ctx context.Context, key storage.BlobKey, mirror
 	// Additions first, so that a sidecar that is made here begins with one.
 	slices.SortStableFunc(mirrors, func(a, b storage.Mirror) int { return btoi(a.Deleted) - btoi(b.Deleted) })
 	for _, m := range mirrors {
-		if !sidecar.Has(&m) {
+		// Without a line that tells of the blob the others are of no use: that
+		// one may be torn, and its reference ended.
+		if !sidecar.Has(&m) || sidecar.Blob.Key == "" {
 			wrote, err := s.appendMissing(ctx, &blob, &sidecar, &m)
 			if err != nil {
 				return err

@@ -1,0 +1,325 @@
+package engine_test
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/mediabolt/mediabolt/certify/faulty"
+	"github.com/mediabolt/mediabolt/certify/strict"
+	"github.com/mediabolt/mediabolt/certify/workload"
+	"github.com/mediabolt/mediabolt/engine"
+	"github.com/mediabolt/mediabolt/storage"
+)
+
+func init() { faulty.Main() }
+
+// faultKinds are the faults to inject; At is set by the test.
+var faultKinds = []struct {
+	name  string
+	fault faulty.Fault
+	is    error // what the errors of the store wrap
+}{
+	{"EIO", faulty.Fault{Errno: syscall.EIO}, storage.ErrIO},
+	{"EIO although it is durable", faulty.Fault{Errno: syscall.EIO, Changes: true, Durable: true}, storage.ErrIO},
+	{"ENOSPC", faulty.Fault{Errno: syscall.ENOSPC, Changes: true}, storage.ErrDiskSpace},
+	{"EDQUOT", faulty.Fault{Errno: syscall.EDQUOT, Changes: true}, storage.ErrDiskSpace},
+	{"EROFS", faulty.Fault{Errno: syscall.EROFS, Changes: true}, storage.ErrPermission},
+	{"short write", faulty.Fault{Errno: syscall.ENOSPC, Short: true}, storage.ErrDiskSpace},
+	{"EIO from then on", faulty.Fault{Errno: syscall.EIO, Changes: true, Sticky: true}, storage.ErrIO},
+	{"ENOSPC from then on", faulty.Fault{Errno: syscall.ENOSPC, Changes: true, Sticky: true}, storage.ErrDiskSpace},
+	{"EROFS from then on", faulty.Fault{Errno: syscall.EROFS, Changes: true, Sticky: true}, storage.ErrPermission},
+}
+
+// faultRun is one use of a store with one fault.
+type faultRun struct {
+	mount  *faulty.Mount
+	config engine.FileStoreConfig
+	is     error
+
+	client  *workload.Client
+	journal *workload.Journal
+	wrong   []string // what broke a promise
+	failed  bool     // some call has failed
+}
+
+func (r *faultRun) complain(format string, args ...any) {
+	r.wrong = append(r.wrong, strings.ReplaceAll(fmt.Sprintf(format, args...), "\n", "; "))
+}
+
+// heard judges the error of a call.
+func (r *faultRun) heard(what string, err error) {
+	if err == nil {
+		return
+	}
+	reopen := errors.Is(err, storage.ErrInDoubt) || strings.Contains(err.Error(), "reopen the store")
+	told, e := r.mount.Told()
+	switch {
+	case e != nil:
+		r.complain("%v", e)
+	case told.Hit == "":
+		r.complain("%s fails without a fault: %v", what, err)
+	case !errors.Is(err, r.is) && !reopen:
+		r.complain("%s: the error does not wrap %q: %v", what, r.is, err)
+	case !strings.Contains(err.Error(), r.config.BaseDir):
+		r.complain("%s: the error does not name the store: %v", what, err)
+	}
+	r.failed = true
+}
+
+// open opens the store, at the second attempt if a fault hits the first.
+func (r *faultRun) open() bool {
+	ctx := context.Background()
+	var f *engine.FileStore
+	for range 2 {
+		n := r.journal.Begin(workload.Op{Kind: workload.KindOpen})
+		var err error
+		f, err = engine.Open(ctx, r.config)
+		r.journal.End(n, "", err)
+		if err == nil {
+			r.client = &workload.Client{Store: f, Journal: r.journal}
+			return true
+		}
+		r.heard("open", err)
+	}
+	return false
+}
+
+func (r *faultRun) put(seed uint64, size int) string {
+	ref, err := r.client.Put(context.Background(), workload.Content{Seed: seed, Size: size}, workload.Place{Session: fmt.Sprint("session ", seed)})
+	r.heard("store", err)
+	return ref
+}
+
+func (r *faultRun) stream(seed uint64, size int) string {
+	ref, err := r.client.PutReader(context.Background(), workload.Content{Seed: seed, Size: size}, workload.Place{Run: "run"})
+	r.heard("store of a stream", err)
+	return ref
+}
+
+func (r *faultRun) delete(ref string) {
+	if ref != "" {
+		r.heard("delete", r.client.Delete(context.Background(), ref))
+	}
+}
+
+func (r *faultRun) checkpoint() {
+	r.heard("checkpoint", r.client.Store.Checkpoint(context.Background()))
+}
+
+// lose removes the file of a blob behind the store's back.
+func (r *faultRun) lose(ref string, c workload.Content) {
+	if ref == "" {
+		return
+	}
+	e, err := r.client.Store.Stat(context.Background(), &storage.StorageReference{ID: ref})
+	if err != nil {
+		r.heard("stat", err)
+		return
+	}
+	n := r.journal.Begin(workload.Op{Kind: workload.KindHarm, Content: c, Ref: ref})
+	r.journal.End(n, "", os.Remove(filepath.Join(r.config.BaseDir, filepath.FromSlash(e.Path))))
+}
+
+// readAll reads every reference that must be there.
+func (r *faultRun) readAll(when string) {
+	live := map[string]workload.Content{}
+	harmed := map[workload.Content]bool{}
+	for _, op := range r.journal.Ops() {
+		switch {
+		case op.Outcome != workload.OutcomeAcknowledged && op.Kind == workload.KindDelete:
+			delete(live, op.Ref) // may be gone
+		case op.Outcome != workload.OutcomeAcknowledged:
+		case op.Kind == workload.KindDelete:
+			delete(live, op.Ref)
+		case op.Kind == workload.KindHarm:
+			harmed[op.Content] = true
+		case op.Ref != "":
+			live[op.Ref] = op.Content
+			delete(harmed, op.Content)
+		}
+	}
+	for ref, c := range live {
+		if harmed[c] {
+			continue
+		}
+		before, _ := r.mount.Told()
+		got, err := r.client.Store.Retrieve(context.Background(), &storage.StorageReference{ID: ref})
+		after, _ := r.mount.Told()
+		switch hit := before.Hit == "" && after.Hit != ""; {
+		case err != nil && hit:
+			r.heard("read", err)
+		case err != nil:
+			r.complain("%s, a read fails: %v", when, err)
+		case got.Data != base64.StdEncoding.EncodeToString(c.Bytes()):
+			r.complain("%s, a read of %s returns other bytes", when, ref)
+		}
+	}
+}
+
+// use uses the store in every way. A store that says that it must be reopened is.
+func (r *faultRun) use() {
+	if !r.open() {
+		return
+	}
+	a := r.put(1, 5000)
+	again := r.put(1, 5000)
+	b := r.put(2, 300)
+	long := r.stream(3, 1<<20+77)
+	r.readAll("after stores")
+	r.checkpoint()
+	r.delete(a)
+	r.delete(b)
+	r.lose(again, workload.Content{Seed: 1, Size: 5000})
+	healed := r.put(1, 5000)
+	r.readAll("after deletes")
+	r.checkpoint()
+	r.delete(long)
+	r.delete(healed)
+	r.close()
+	if !r.open() {
+		return
+	}
+	c := r.put(4, 9000)
+	r.put(5, 0)
+	r.delete(c)
+	r.readAll("after a reopening")
+	r.close()
+}
+
+func (r *faultRun) close() { r.heard("close", r.client.Close()) }
+
+// goesOn requires of a store whose fault has passed that it works, or says that
+// it must be reopened and works then.
+func (r *faultRun) goesOn() {
+	if !r.open() {
+		r.complain("the store does not open although the fault has passed")
+		return
+	}
+	if ref := r.put(6, 100); ref == "" {
+		r.complain("a reopened store takes nothing although the fault has passed")
+	}
+	r.readAll("after the fault")
+	r.close()
+}
+
+// judge judges what a power cut would leave now.
+func (r *faultRun) judge(t *testing.T, when string, choice strict.Choice) {
+	dir, err := os.MkdirTemp(scratchDir, "mediabolt-")
+	require.NoError(t, err)
+	defer func() { require.NoError(t, os.RemoveAll(dir)) }()
+	require.NoError(t, r.mount.Cut(dir, choice))
+	target := workload.Target{Dir: filepath.Join(dir, filepath.Base(r.config.BaseDir))}
+	if _, err := os.Stat(target.Dir); errors.Is(err, os.ErrNotExist) {
+		require.NoError(t, os.Mkdir(target.Dir, 0o700))
+	}
+	verdict, err := workload.Judge(context.Background(), target, r.journal)
+	require.NoError(t, err)
+	for _, v := range verdict.Violations {
+		// What a failed checkpoint could not settle is left to the opening.
+		if v.Promise != "opening is bounded by what was in flight" {
+			r.complain("%s, cut, %s survives: %s", when, choice, v)
+		}
+	}
+}
+
+// runFault uses a store while the nth call fails, and says whether there was
+// one.
+func runFault(t *testing.T, fault faulty.Fault, is error, sync func(engine.FileStoreConfig, func() error) engine.FileStoreConfig) (hit string, wrong []string) {
+	mount, err := faulty.New(scratch(t))
+	require.NoError(t, err)
+	defer func() { require.NoError(t, mount.Close()) }()
+	r := &faultRun{mount: mount, is: is, journal: workload.NewJournal(nil, nil),
+		config: engine.FileStoreConfig{BaseDir: filepath.Join(mount.Dir, "store"), EnableDeduplication: true, NoSyncFS: sync == nil}}
+	if sync != nil {
+		r.config = sync(r.config, mount.SyncFS)
+	}
+	require.NoError(t, mount.Set(fault))
+	r.use()
+	told, err := mount.Told()
+	require.NoError(t, err)
+	r.judge(t, "after the fault", strict.Choice{Keep: strict.Nothing})
+	r.judge(t, "after the fault", strict.Choice{Keep: strict.Everything})
+	require.NoError(t, mount.Set(faulty.Fault{}))
+	r.goesOn()
+	r.judge(t, "after going on", strict.Choice{Keep: strict.Nothing})
+	return told.Hit, r.wrong
+}
+
+// faultBudget is how long faults of all kinds are injected.
+func faultBudget() time.Duration {
+	switch os.Getenv("MEDIABOLT_PROOF") {
+	case "long":
+		return 0
+	case "short":
+		return 40 * time.Second
+	}
+	return 15 * time.Second
+}
+
+// faultCaseEnv names a fault: its kind, the mode, and which call, with slashes.
+const faultCaseEnv = "MEDIABOLT_FAULT_CASE"
+
+// The nth call of a use of the store fails, for every n: nothing that was
+// acknowledged is lost, what failed leaves nothing, errors say what they are,
+// and the store goes on.
+func TestFaultAtEveryCall(t *testing.T) {
+	requireFUSE(t)
+	budget := faultBudget() / time.Duration(len(faultKinds)*len(strictModes))
+	r := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 3))
+	one := strings.Split(os.Getenv(faultCaseEnv), "/")
+	for _, kind := range faultKinds {
+		for mode, sync := range strictModes {
+			if len(one) == 3 && (one[0] != kind.name || one[1] != mode) {
+				continue
+			}
+			t.Run(kind.name+"/"+mode, func(t *testing.T) {
+				start, tried, hits := time.Now(), 0, map[string]int{}
+				for n := 1; ; n++ {
+					fault := kind.fault
+					fault.At = n
+					if len(one) == 3 {
+						at, err := strconv.Atoi(one[2])
+						require.NoError(t, err)
+						fault.At = at
+					}
+					hit, wrong := runFault(t, fault, kind.is, sync)
+					tried++
+					hits[hit]++
+					for _, w := range wrong {
+						t.Errorf("call %d, a %s, answers %s: %s", fault.At, hit, kind.name, w)
+					}
+					if len(wrong) > 0 && len(one) != 3 {
+						t.Logf("%s='%s/%s/%d' go test -run TestFaultAtEveryCall ./engine", faultCaseEnv, kind.name, mode, n)
+					}
+					if hit == "" || len(one) == 3 {
+						break
+					}
+					if budget > 0 {
+						spent := float64(time.Since(start)) / float64(budget)
+						if spent > 1 {
+							break
+						}
+						// Steps as long as the calls that are left need.
+						n += r.IntN(1 + max(1, int(float64(faultCalls-n)/max(1, float64(tried)*(1-spent)/max(spent, 0.01)))))
+					}
+				}
+				t.Logf("%d faults: %v", tried, hits)
+			})
+		}
+	}
+}
+
+// faultCalls is about how many calls a use of the store makes.
+const faultCalls = 600

@@ -1,0 +1,135 @@
+package engine_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/mediabolt/mediabolt/certify/strict"
+	"github.com/mediabolt/mediabolt/certify/workload"
+	"github.com/mediabolt/mediabolt/engine"
+)
+
+func init() { strict.Main() }
+
+// strictCaseEnv names a directory that a failing case was saved in.
+const strictCaseEnv = "MEDIABOLT_STRICT_CASE"
+
+// strictCuts is how thoroughly the strict model is tried: how far cuts are
+// apart, seeds per cut, seeds of the workload, and recoveries that are cut
+// again, per mode.
+type strictCuts struct {
+	every, seeds int
+	workloads    []uint64
+	recoveries   int
+}
+
+func strictProof(t *testing.T) strictCuts {
+	t.Helper()
+	fresh := uint64(time.Now().UnixNano())
+	if s := os.Getenv("MEDIABOLT_PROOF_SEED"); s != "" {
+		var err error
+		fresh, err = strconv.ParseUint(s, 10, 64)
+		require.NoError(t, err)
+	}
+	t.Logf("MEDIABOLT_PROOF_SEED=%d", fresh)
+	switch os.Getenv("MEDIABOLT_PROOF") {
+	case "long":
+		return strictCuts{every: 1, seeds: 6, workloads: []uint64{1, 2, fresh}, recoveries: 40}
+	case "short":
+		return strictCuts{every: 8, seeds: 2, workloads: []uint64{1, fresh}, recoveries: 3}
+	}
+	return strictCuts{every: 20, seeds: 2, workloads: []uint64{fresh}, recoveries: 2}
+}
+
+// requireFUSE skips where a filesystem cannot be served.
+func requireFUSE(t testing.TB) {
+	t.Helper()
+	if _, err := os.Stat("/dev/fuse"); err != nil || os.Geteuid() != 0 {
+		skip(t, "needs root and /dev/fuse")
+	}
+}
+
+// scratchDir is a directory in memory.
+const scratchDir = "/dev/shm"
+
+// scratch is a directory in memory for a test.
+func scratch(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp(scratchDir, "mediabolt-")
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
+	return dir
+}
+
+// strictModes are the ways in which a store makes a group durable.
+var strictModes = map[string]func(engine.FileStoreConfig, func() error) engine.FileStoreConfig{
+	"syncfs":    engine.WithSyncFS,
+	"no syncfs": nil,
+}
+
+// After a cut at any event, whatever of the rest survives, the store keeps its
+// promises; also when the recovery is cut.
+func TestStrictCuts(t *testing.T) {
+	requireFUSE(t)
+	proof := strictProof(t)
+	for name, sync := range strictModes {
+		for _, seed := range proof.workloads {
+			t.Run(fmt.Sprintf("%s/%d", name, seed), func(t *testing.T) {
+				run := &strict.Run{Seed: seed, SyncFS: sync, Scratch: scratch(t)}
+				rec, err := run.Record(context.Background())
+				require.NoError(t, err)
+				defer func() { require.NoError(t, rec.Close()) }()
+				tryCuts(t, rec, strict.Plan{Every: proof.every, Seeds: proof.seeds, Seed: seed, Max: 3})
+				cutRecoveries(t, rec, proof, seed)
+			})
+		}
+	}
+}
+
+func tryCuts(t *testing.T, rec *strict.Recording, plan strict.Plan) {
+	t.Helper()
+	out, err := rec.Try(context.Background(), plan)
+	require.NoError(t, err)
+	t.Logf("%d events, %d cuts", rec.Len(), out.Cuts)
+	for _, f := range out.Failures {
+		t.Errorf("%s\n\t%s=%s go test -run TestStrictCase -v ./engine", f.String(), strictCaseEnv, f.Case)
+	}
+}
+
+// cutRecoveries cuts the recoveries from some cuts, and some recoveries from
+// those once more.
+func cutRecoveries(t *testing.T, rec *strict.Recording, proof strictCuts, seed uint64) {
+	t.Helper()
+	r := rand.New(rand.NewPCG(seed, 2))
+	for range proof.recoveries {
+		depth := rec
+		for range 2 {
+			cut, choice := r.IntN(depth.Len()+1), strict.Choice{Keep: strict.Some, Seed: r.Uint64()}
+			again, verdict, err := depth.Again(context.Background(), cut, choice)
+			require.NoError(t, err)
+			require.Empty(t, verdict.Violations, "recovery on the mount after event %d, %s survives", cut, choice)
+			defer func() { require.NoError(t, again.Close()) }()
+			tryCuts(t, again, strict.Plan{Every: max(1, proof.every/4), Seeds: 1, Seed: r.Uint64()})
+			depth = again
+		}
+	}
+}
+
+// TestStrictCase judges a case again that TestStrictCuts has saved.
+func TestStrictCase(t *testing.T) {
+	dir := os.Getenv(strictCaseEnv)
+	if dir == "" {
+		t.Skip(strictCaseEnv + " names no case")
+	}
+	run := &strict.Run{Scratch: scratch(t)}
+	verdict, err := run.Replay(context.Background(), dir)
+	require.NoError(t, err)
+	require.Equal(t, []workload.Violation(nil), verdict.Violations)
+}
