@@ -2,7 +2,6 @@
 
 GO          ?= go
 FUZZTIME    ?= 30s
-KILLS       ?= 500
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 VERSION     := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 MODULES     := . $(patsubst %/go.mod,%,$(wildcard bench/go.mod))
@@ -40,9 +39,14 @@ fuzz: ## run every fuzz target for FUZZTIME each
 		for f in $$($(GO) test -list '^Fuzz' $$p | grep ^Fuzz); do \
 			$(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1x $$p || exit 1; done; done
 
+# MEDIABOLT_PROOF is the form of a proof, MEDIABOLT_PROOF_SEED its fresh seed.
 .PHONY: crash
-crash: ## kill a writing process KILLS times
-	MEDIABOLT_KILL_ROUNDS=$(KILLS) $(GO) test -race -timeout 60m -run 'Kill|Crash' -v ./engine
+crash: ## prove crash safety, the long form (20 minutes at most)
+	MEDIABOLT_PROOF=long $(GO) test -count 1 -timeout 10m -v -run '^(TestKill|TestConsistency)$$' ./engine
+
+.PHONY: crash-short
+crash-short: ## prove crash safety, the short form (3 minutes at most)
+	MEDIABOLT_PROOF=short $(GO) test -count 1 -timeout 2m -v -run '^(TestKill|TestConsistency)$$' ./engine
 
 .PHONY: bench
 bench: ## measure the ratios to the floors of disk and cores (about 5 minutes)

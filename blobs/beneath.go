@@ -50,14 +50,6 @@ func (b beneath) Lstat(name string) (size int64, mode fs.FileMode, err error) {
 	return b.fast.lstat(name)
 }
 
-// Link is os.Root.Link.
-func (b beneath) Link(oldname, newname string) error {
-	if b.fast == nil {
-		return b.Root.Link(oldname, newname)
-	}
-	return b.fast.link(oldname, newname)
-}
-
 // Remove is os.Root.Remove, for what is no directory.
 func (b beneath) Remove(name string) error {
 	if b.fast == nil {

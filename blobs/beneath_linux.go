@@ -85,23 +85,6 @@ func (f *fastBase) lstat(name string) (size int64, mode fs.FileMode, err error) 
 	return st.Size, fs.ModeIrregular, nil
 }
 
-func (f *fastBase) link(oldname, newname string) (err error) {
-	from, err := f.open(path.Dir(oldname), unix.O_PATH|unix.O_DIRECTORY, 0)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, unix.Close(from)) }()
-	to, err := f.open(path.Dir(newname), unix.O_PATH|unix.O_DIRECTORY, 0)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, unix.Close(to)) }()
-	if err := unix.Linkat(from, path.Base(oldname), to, path.Base(newname), 0); err != nil {
-		return &os.LinkError{Op: "linkat", Old: oldname, New: newname, Err: err}
-	}
-	return nil
-}
-
 func (f *fastBase) remove(name string) (err error) {
 	dir, err := f.open(path.Dir(name), unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {

@@ -20,5 +20,4 @@ func (*fastBase) openFile(string, int, fs.FileMode) (*os.File, error) {
 }
 
 func (*fastBase) lstat(string) (int64, fs.FileMode, error) { return 0, 0, errors.ErrUnsupported }
-func (*fastBase) link(string, string) error                { return errors.ErrUnsupported }
 func (*fastBase) remove(string) error                      { return errors.ErrUnsupported }

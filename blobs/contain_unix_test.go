@@ -181,7 +181,7 @@ func TestStagingThatLeadsOutside(t *testing.T) {
 	require.Error(t, tr.Stage(tr.ctx, key, []byte("x")))
 	_, err = tr.Spool(tr.ctx, storage.UUID{15: key[len(key)-1]}, strings.NewReader("x"))
 	require.Error(t, err)
-	require.Error(t, tr.Discard(tr.ctx, key))
+	require.NoError(t, tr.Discard(tr.ctx, key), "the directory that was opened has no such file")
 	require.NoError(t, os.Remove(filepath.Dir(staged)))
 
 	// The control directory is, before the tree is opened.

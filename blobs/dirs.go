@@ -2,7 +2,6 @@ package blobs
 
 import (
 	"io/fs"
-	"os"
 	"path"
 	"sync"
 )
@@ -10,35 +9,79 @@ import (
 // dirs makes directories for blobs and removes them when they are empty. A
 // directory that is held is never removed, so that a publish finds it there.
 type dirs struct {
-	root *os.Root
+	root beneath
 	mode fs.FileMode
+	base *folder
 
-	mu   sync.Mutex     // guards pins, and is held while a directory is removed
-	pins map[string]int // holders of each directory and of those below it
+	mu   sync.Mutex      // guards pins, and is held while a directory is removed
+	pins map[string]*pin // of each directory that is held, and of those above it
+}
+
+// pin keeps a directory from being removed.
+type pin struct {
+	holders int     // of the directory and of those below it
+	folder  *folder // nil unless the directory itself was opened
 }
 
 // hold makes dir, with its parents, and keeps it until release.
 func (d *dirs) hold(dir string) error {
-	if dir == "." {
+	if dir == "." || d.pin(dir) {
 		return nil
 	}
-	d.pin(dir, 1)
-	if err := d.root.MkdirAll(dir, d.mode); err != nil {
-		d.pin(dir, -1)
+	f, err := d.root.openFolder(dir, d.mode)
+	if err != nil {
+		d.release(dir)
 		d.prune(dir)
 		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if p := d.pins[dir]; p.folder == nil {
+		p.folder = f
+	} else { // another holder was faster
+		f.Close()
 	}
 	return nil
 }
 
-func (d *dirs) release(dir string) { d.pin(dir, -1) }
+// pin counts a holder, and says whether the directory is open already.
+func (d *dirs) pin(dir string) (open bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for at := dir; at != "."; at = path.Dir(at) {
+		if d.pins[at] == nil {
+			d.pins[at] = &pin{}
+		}
+		d.pins[at].holders++
+	}
+	return d.pins[dir].folder != nil
+}
 
-func (d *dirs) pin(dir string, by int) {
+// held is a directory that the caller holds, nil if nobody does.
+func (d *dirs) held(dir string) *folder {
+	if dir == "." {
+		return d.base
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if p := d.pins[dir]; p != nil {
+		return p.folder
+	}
+	return nil
+}
+
+// release ends a hold.
+func (d *dirs) release(dir string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for ; dir != "."; dir = path.Dir(dir) {
-		if d.pins[dir] += by; d.pins[dir] == 0 {
-			delete(d.pins, dir)
+		p := d.pins[dir]
+		if p.holders--; p.holders > 0 {
+			continue
+		}
+		delete(d.pins, dir)
+		if p.folder != nil {
+			p.folder.Close()
 		}
 	}
 }
@@ -55,12 +98,12 @@ func (d *dirs) prune(dir string) string {
 func (d *dirs) removeEmpty(dir string) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.pins[dir] > 0 {
+	if d.pins[dir] != nil {
 		return false
 	}
 	// A symbolic link that a person made here is not ours to remove.
-	if info, err := d.root.Lstat(dir); err != nil || !info.IsDir() {
+	if info, err := d.root.Root.Lstat(dir); err != nil || !info.IsDir() {
 		return false
 	}
-	return d.root.Remove(dir) == nil
+	return d.root.Root.Remove(dir) == nil
 }

@@ -3,6 +3,7 @@ package blobs
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"path"
 	"syscall"
@@ -37,11 +38,17 @@ func (t *Tree) Publish(ctx context.Context, key storage.BlobKey, name string) er
 	if err := errors.Join(ctx.Err(), checkPath(name)); err != nil {
 		return err
 	}
-	staged := stagedPath(key)
-	err := t.root.Link(staged, name)
+	dir, base := path.Split(name)
+	dir = path.Clean(dir)
+	to := t.dirs.held(dir)
+	if to == nil {
+		return t.wrap("publish", name, fmt.Errorf("%w: its directory was not prepared", fs.ErrNotExist))
+	}
+	from, staged := t.staging[shardOf(key)], key.String()
+	err := from.link(staged, to, base)
 	if errors.Is(err, fs.ErrExist) {
-		if err = t.root.Remove(name); err == nil {
-			err = t.root.Link(staged, name)
+		if err = to.remove(base); err == nil {
+			err = from.link(staged, to, base)
 		}
 	}
 	if err == nil {
@@ -51,11 +58,11 @@ func (t *Tree) Publish(ctx context.Context, key storage.BlobKey, name string) er
 	if !noLinks(err) {
 		return t.wrap("publish", name, err)
 	}
-	if e := t.root.Rename(staged, name); e != nil {
+	if e := t.root.Rename(stagedPath(key), name); e != nil {
 		return t.wrap("publish", name, e)
 	}
 	t.forget(key)
-	t.note(path.Dir(name), "")
+	t.note(dir, "")
 	return nil
 }
 

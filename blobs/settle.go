@@ -103,8 +103,8 @@ func (t *Tree) unstage(key storage.BlobKey, l *link) error {
 	delete(t.linked, key)
 	// The next Settle makes this removal durable: otherwise a crash could bring
 	// back the staged names of many.
-	t.changed[shard(key[len(key)-1])] = struct{}{}
-	err := t.root.Remove(stagedPath(key))
+	t.changed[path.Dir(stagedPath(key))] = struct{}{}
+	err := t.staging[shardOf(key)].remove(key.String())
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -21,14 +21,15 @@ func (t *Tree) Stage(ctx context.Context, key storage.BlobKey, data []byte) erro
 	}
 	name := stagedPath(key)
 	t.hold(key, nil)
-	f, err := t.createStaged(name)
+	f, err := t.createStaged(key)
 	if err != nil {
 		t.forget(key)
 		return t.wrap("stage", name, err)
 	}
 	if _, err := f.Write(data); err != nil {
+		err = errors.Join(err, f.Close(), t.root.Remove(name))
 		t.forget(key)
-		return t.wrap("stage", name, errors.Join(err, f.Close(), t.root.Remove(name)))
+		return t.wrap("stage", name, err)
 	}
 	t.hold(key, f)
 	return nil
@@ -36,16 +37,16 @@ func (t *Tree) Stage(ctx context.Context, key storage.BlobKey, data []byte) erro
 
 // createStaged creates the file exclusively: what is in the way is the staged
 // name of a blob that was published and has been deleted or damaged since.
-func (t *Tree) createStaged(name string) (*os.File, error) {
-	const flag = os.O_CREATE | os.O_EXCL | os.O_WRONLY
-	f, err := t.root.OpenFile(name, flag, t.cfg.FileMode)
+func (t *Tree) createStaged(key storage.BlobKey) (*os.File, error) {
+	dir, name := t.staging[shardOf(key)], key.String()
+	f, err := dir.create(name, t.cfg.FileMode)
 	if !errors.Is(err, fs.ErrExist) {
 		return f, err
 	}
-	if err := t.root.Remove(name); err != nil {
+	if err := dir.remove(name); err != nil {
 		return nil, err
 	}
-	return t.root.OpenFile(name, flag, t.cfg.FileMode)
+	return dir.create(name, t.cfg.FileMode)
 }
 
 // spoolBuffer is how much of a stream is in memory at a time, in bytes.
@@ -60,7 +61,7 @@ func (t *Tree) Spool(ctx context.Context, id storage.UUID, r io.Reader) (name st
 	if err := ctx.Err(); err != nil {
 		return "", err
 	}
-	name = shard(id[len(id)-1]) + "/" + id.String() + partSuffix
+	name = shard(int(id[len(id)-1])%shards) + "/" + id.String() + partSuffix
 	t.keepSpool(name, true)
 	defer func() {
 		if err != nil {
@@ -107,8 +108,9 @@ func (t *Tree) Claim(ctx context.Context, spool string, key storage.BlobKey) err
 	}
 	f, err := t.root.OpenFile(name, os.O_RDWR, 0)
 	if err != nil {
+		err = errors.Join(err, t.root.Rename(name, spool))
 		t.forget(key)
-		return t.wrap("claim", name, errors.Join(err, t.root.Rename(name, spool)))
+		return t.wrap("claim", name, err)
 	}
 	t.hold(key, f)
 	t.keepSpool(spool, false)
@@ -121,7 +123,7 @@ func (t *Tree) Drop(ctx context.Context, spool string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	t.keepSpool(spool, false)
+	defer t.keepSpool(spool, false)
 	err := t.root.Remove(spool)
 	t.note(path.Dir(spool), "")
 	return t.wrap("drop", spool, err)
@@ -134,12 +136,12 @@ func (t *Tree) Discard(ctx context.Context, key storage.BlobKey) error {
 		return err
 	}
 	name := stagedPath(key)
-	var err error
-	if f := t.forget(key); f != nil {
-		err = f.Close()
+	err := t.staging[shardOf(key)].remove(key.String())
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
 	}
-	if e := t.root.Remove(name); !errors.Is(e, fs.ErrNotExist) {
-		err = errors.Join(err, e)
+	if f := t.forget(key); f != nil {
+		err = errors.Join(err, f.Close())
 	}
 	t.note(path.Dir(name), "")
 	return t.wrap("discard", name, err)

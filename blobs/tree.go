@@ -86,18 +86,22 @@ type Config struct {
 // Tree is a directory tree of blobs. It is safe for concurrent use, except
 // that calls for one key or one path need their caller's own order.
 type Tree struct {
-	root beneath
-	cfg  Config
-	log  *slog.Logger
-	dirs *dirs
-	disk *filesystem // for the syncfs of Sync; nil where that is not to be used
+	root    beneath
+	cfg     Config
+	log     *slog.Logger
+	dirs    *dirs
+	staging [shards]*folder
+	disk    *filesystem // for the syncfs of Sync; nil where that is not to be used
 	// settler is for the syncfs of Settle: the kernel tells each descriptor of
 	// a write error once, and Settle must not be told in place of Sync.
 	settler  *filesystem
 	distrust atomic.Bool // a syncfs has failed, so none is used any more
 	settling sync.Mutex  // held by Settle; taken before mu
 
-	mu       sync.Mutex                   // guards the rest; held during file access by unstage alone
+	// mu guards the rest. It is held during file access by unstage and
+	// inUse alone. What is staged or spooled here is in these maps before its
+	// file is made and until it is gone.
+	mu       sync.Mutex
 	staged   map[storage.BlobKey]*os.File // not published yet; nil once synced
 	spools   map[string]struct{}          // being written, or waiting to be claimed
 	linked   map[storage.BlobKey]*link    // published, the staged name still there
@@ -125,7 +129,6 @@ func Open(cfg Config) (*Tree, error) {
 	}
 	t := &Tree{
 		cfg: cfg, log: cfg.Logger,
-		dirs:     &dirs{root: cfg.Root, mode: cfg.DirMode, pins: map[string]int{}},
 		staged:   map[storage.BlobKey]*os.File{},
 		spools:   map[string]struct{}{},
 		linked:   map[storage.BlobKey]*link{},
@@ -136,6 +139,7 @@ func Open(cfg Config) (*Tree, error) {
 	if t.root, err = newBeneath(cfg.Root); err != nil {
 		return nil, fmt.Errorf("open %s: %w", cfg.Root.Name(), storage.Classify(err))
 	}
+	t.dirs = &dirs{root: t.root, mode: cfg.DirMode, pins: map[string]*pin{}}
 	if err := t.open(); err != nil {
 		return nil, errors.Join(err, t.Close())
 	}
@@ -143,10 +147,13 @@ func Open(cfg Config) (*Tree, error) {
 }
 
 func (t *Tree) open() error {
-	for i := range shards {
-		dir := stagingDir + "/" + strconv.Itoa(i)
-		if err := t.root.MkdirAll(dir, t.cfg.DirMode); err != nil {
-			return t.wrap("make staging directory", dir, err)
+	var err error
+	if t.dirs.base, err = t.root.openFolder(".", t.cfg.DirMode); err != nil {
+		return t.wrap("open", ".", err)
+	}
+	for i := range t.staging {
+		if t.staging[i], err = t.root.openFolder(shard(i), t.cfg.DirMode); err != nil {
+			return t.wrap("make staging directory", shard(i), err)
 		}
 	}
 	if t.cfg.NoSync {
@@ -158,7 +165,6 @@ func (t *Tree) open() error {
 	if t.cfg.NoSyncFS {
 		return nil
 	}
-	var err error
 	if t.disk, err = openFilesystem(t.cfg.Root, t.cfg.SyncFS); err == nil {
 		t.settler, err = openFilesystem(t.cfg.Root, t.cfg.SyncFS)
 	}
@@ -185,6 +191,11 @@ func (t *Tree) Close() error {
 			err = errors.Join(err, f.Close())
 		}
 	}
+	for _, f := range append(t.staging[:], t.dirs.base) {
+		if f != nil {
+			f.Close()
+		}
+	}
 	for _, disk := range [...]*filesystem{t.disk, t.settler} {
 		if disk != nil {
 			err = errors.Join(err, disk.Close())
@@ -201,10 +212,14 @@ func (t *Tree) wrap(what, name string, err error) error {
 	return fmt.Errorf("%s %s in %s: %w", what, name, t.root.Name(), storage.Classify(err))
 }
 
-func shard(last byte) string { return stagingDir + "/" + strconv.Itoa(int(last)%shards) }
+// shard is a staging directory.
+func shard(i int) string { return stagingDir + "/" + strconv.Itoa(i) }
+
+// shardOf is in which of them a key is staged.
+func shardOf(key storage.BlobKey) int { return int(key[len(key)-1]) % shards }
 
 // stagedPath is where a key is staged.
-func stagedPath(key storage.BlobKey) string { return shard(key[len(key)-1]) + "/" + key.String() }
+func stagedPath(key storage.BlobKey) string { return shard(shardOf(key)) + "/" + key.String() }
 
 // checkPath refuses a path that no row of ours can have, before it reaches the
 // disk.
@@ -223,7 +238,7 @@ func (t *Tree) hold(key storage.BlobKey, f *os.File) {
 	delete(t.linked, key)
 }
 
-// forget drops a staged name that is gone or is about to go.
+// forget drops a staged name that is gone.
 func (t *Tree) forget(key storage.BlobKey) (f *os.File) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

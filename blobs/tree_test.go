@@ -449,6 +449,47 @@ func TestPruningBesidePublishing(t *testing.T) {
 }
 
 // A prepared directory stays, also when all that was in it goes.
+// What a living process has in staging is never taken for what a crash left.
+func TestStagedTellsWhatIsInUse(t *testing.T) {
+	tr := mustOpen(t, t.TempDir(), blobs.Config{NoSync: true})
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for n := range byte(8) {
+		wg.Go(func() {
+			key, name := blob(n, "s/c")
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				err := tr.Stage(tr.ctx, key, []byte("x"))
+				if n%2 == 0 {
+					err = errors.Join(err, tr.Discard(tr.ctx, key))
+				} else {
+					done, e := tr.Prepare(tr.ctx, name)
+					err = errors.Join(err, e, tr.Sync(tr.ctx, key), tr.Publish(tr.ctx, key, name))
+					done(true)
+					err = errors.Join(err, tr.Settle(tr.ctx), tr.Remove(tr.ctx, key, name))
+				}
+				if err != nil {
+					t.Errorf("blob %d: %v", n, err)
+					return
+				}
+			}
+		})
+	}
+	defer wg.Wait()
+	defer close(stop)
+	for range 2000 {
+		staged, err := tr.Staged(tr.ctx)
+		require.NoError(t, err)
+		for _, file := range staged {
+			require.True(t, file.InUse, file.Path)
+		}
+	}
+}
+
 func TestPreparedDirectoryStays(t *testing.T) {
 	tr := mustOpen(t, t.TempDir(), blobs.Config{NoSync: true})
 	key, name := blob(1, "r/s/c")

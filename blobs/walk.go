@@ -19,7 +19,7 @@ func (t *Tree) Staged(ctx context.Context) ([]storage.StagedFile, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		dir := shard(byte(i))
+		dir := shard(i)
 		entries, err := fs.ReadDir(t.root.FS(), dir)
 		if err != nil {
 			return nil, t.wrap("list", dir, err)
@@ -35,20 +35,30 @@ func (t *Tree) Staged(ctx context.Context) ([]storage.StagedFile, error) {
 			if key, err := storage.ParseBlobKey(e.Name()); err == nil && stagedPath(key) == file.Path {
 				file.Key = key
 			}
-			file.InUse = t.inUse(&file)
+			if file.InUse, err = t.inUse(&file); errors.Is(err, fs.ErrNotExist) {
+				continue
+			} else if err != nil {
+				return nil, t.wrap("look at", file.Path, err)
+			}
 			list = append(list, file)
 		}
 	}
 	return list, nil
 }
 
-func (t *Tree) inUse(file *storage.StagedFile) bool {
+// inUse says whether this process knows a file in staging. A file that it does
+// not know is there: one that was listed may be gone by now.
+func (t *Tree) inUse(file *storage.StagedFile) (bool, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	_, staged := t.staged[file.Key]
 	_, linked := t.linked[file.Key]
 	_, spool := t.spools[file.Path]
-	return staged || linked || spool
+	if staged || linked || spool {
+		return true, nil
+	}
+	_, _, err := t.root.Lstat(file.Path)
+	return false, err
 }
 
 // Files walks the tree, without the control directory, in lexical order. A

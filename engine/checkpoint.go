@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -86,6 +87,13 @@ func (l *ledger) failing() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return len(l.owed)+len(l.files) > 0
+}
+
+// owesFile says whether a blob's file could not be removed.
+func (l *ledger) owesFile(path string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.ContainsFunc(l.files, func(u owedUnlink) bool { return u.path == path })
 }
 
 func (l *ledger) stop() {

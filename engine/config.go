@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -55,6 +56,9 @@ type FileStoreConfig struct {
 	// Logger gets what no caller waits for: background failures and repairs.
 	// Default: nothing is logged.
 	Logger *slog.Logger
+	// OpenIndex opens the index of the store. A store keeps to one kind of index
+	// for life. Default: package boltindex.
+	OpenIndex func(ctx context.Context, config IndexConfig) (Index, error)
 
 	faults faultPoints
 	// decorate wraps index and blobs, for tests that break a protocol on
@@ -106,6 +110,9 @@ func (c FileStoreConfig) withDefaults() (FileStoreConfig, error) {
 	}
 	if c.DirMode&0o700 != 0o700 || c.DirMode&^0o777 != 0 {
 		return c, fmt.Errorf("%w: DirMode %#o: the owner must be able to read, write and enter, and only permission bits may be set", storage.ErrInvalidConfig, c.DirMode)
+	}
+	if c.OpenIndex == nil {
+		c.OpenIndex = openBoltIndex
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -29,7 +29,6 @@ import (
 	"time"
 
 	"github.com/mediabolt/mediabolt/blobs"
-	"github.com/mediabolt/mediabolt/boltindex"
 	"github.com/mediabolt/mediabolt/storage"
 )
 
@@ -185,21 +184,18 @@ func openStore(ctx context.Context, config FileStoreConfig) (_ *store, err error
 	if err != nil {
 		return nil, err
 	}
-	// Kept in variables of their own types first: an interface that holds a
-	// nil pointer is not nil.
-	index, err := boltindex.Open(ctx, boltindex.Config{
+	s.index, err = cfg.OpenIndex(ctx, IndexConfig{
 		Root: s.ctl, Create: !cfg.NoCreate && !used, Organization: cfg.Organization, NoSync: cfg.Sync == SyncNone,
 		LockTimeout: cfg.LockTimeout, FileMode: cfg.FileMode, Logger: cfg.Logger,
 		Sync: func(keys []storage.BlobKey) error { return s.blobs.Sync(context.Background(), keys...) },
 	})
 	if errors.Is(err, storage.ErrNoStore) && used {
-		return nil, fmt.Errorf("%w: the index %s is gone although the store has been used: restore it from a backup",
-			storage.ErrCorrupted, filepath.Join(s.ctl.Name(), "index.db"))
+		return nil, fmt.Errorf("%w: the index in %s is gone although the store has been used: restore it from a backup",
+			storage.ErrCorrupted, s.ctl.Name())
 	} else if err != nil {
 		return nil, err
 	}
-	s.index = index
-	s.cfg.Organization = index.Organization()
+	s.cfg.Organization = s.index.Organization()
 	tree, err := blobs.Open(blobs.Config{
 		Root: s.root, NoSync: cfg.Sync == SyncNone, NoSyncFS: cfg.NoSyncFS,
 		SyncFS: cfg.syncFS, FileMode: cfg.FileMode, DirMode: cfg.DirMode, Logger: cfg.Logger,

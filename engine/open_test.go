@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/mediabolt/mediabolt/boltindex"
 	"github.com/mediabolt/mediabolt/engine"
 	"github.com/mediabolt/mediabolt/storage"
 )
@@ -112,4 +113,30 @@ func TestSharedBlobOutlivesOneOfItsReferences(t *testing.T) {
 	entries, err := os.ReadDir(config.BaseDir)
 	require.NoError(t, err)
 	require.Len(t, entries, 1, "only .mediabolt is left")
+}
+
+// A store works on the index that its configuration opens, and tells it what
+// it has to know.
+func TestIndexOfTheCallers(t *testing.T) {
+	ctx := context.Background()
+	var opened []engine.IndexConfig
+	config := engine.FileStoreConfig{BaseDir: t.TempDir(), EnableDeduplication: true, Organization: storage.OrganizationByRun, FileMode: 0o640}
+	config.OpenIndex = func(ctx context.Context, c engine.IndexConfig) (engine.Index, error) {
+		opened = append(opened, c)
+		return boltindex.Open(ctx, boltindex.Config(c))
+	}
+	f := mustOpen(t, config)
+	ref := mustStore(t, f, []byte("hello"), storage.MediaMetadata{RunID: "r"})
+	require.Equal(t, []byte("hello"), mustRetrieve(t, f, ref))
+	require.NoError(t, f.Close())
+	require.Len(t, opened, 1)
+	require.True(t, opened[0].Create)
+	require.Equal(t, storage.OrganizationByRun, opened[0].Organization)
+	require.EqualValues(t, 0o640, opened[0].FileMode)
+	require.NotNil(t, opened[0].Sync)
+
+	broken := config
+	broken.OpenIndex = func(context.Context, engine.IndexConfig) (engine.Index, error) { return nil, storage.ErrVersion }
+	_, err := engine.Open(ctx, broken)
+	require.ErrorIs(t, err, storage.ErrVersion)
 }

@@ -89,11 +89,11 @@ func (s *store) recoverStaged(ctx context.Context, file storage.StagedFile) erro
 	size, err := s.blobs.Size(ctx, blob.Path)
 	switch {
 	case err == nil && size == blob.Size:
-		stands, err := s.stands(ctx, &blob)
+		keep, err := s.keepsFinal(ctx, &blob)
 		if err != nil {
 			return err
 		}
-		if stands {
+		if keep {
 			// Published, but perhaps not durably: Settle removes the staged
 			// name after it has made the final one durable.
 			s.blobs.Published(file.Key, blob.Path)
@@ -112,10 +112,10 @@ func (s *store) recoverStaged(ctx context.Context, file storage.StagedFile) erro
 	return s.publish(ctx, &blob)
 }
 
-// stands says whether the file at the path of a row, which has its size, is to
+// keepsFinal says whether the file at the path of a row, which has its size, is to
 // stay, whatever is staged. It is not where the bytes were staged to heal it: a
 // file that was cut short can have its size back after a power cut.
-func (s *store) stands(ctx context.Context, blob *storage.BlobRow) (bool, error) {
+func (s *store) keepsFinal(ctx context.Context, blob *storage.BlobRow) (bool, error) {
 	same, err := s.blobs.Linked(ctx, blob.Key, blob.Path)
 	if same || err != nil {
 		return same, err

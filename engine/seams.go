@@ -3,7 +3,10 @@ package engine
 import (
 	"context"
 	"io"
+	"io/fs"
 	"iter"
+	"log/slog"
+	"os"
 	"time"
 
 	"github.com/mediabolt/mediabolt/blobs"
@@ -47,10 +50,46 @@ type Index interface {
 	// Settle drops debt that has been paid.
 	Settle(ctx context.Context, paid storage.Debt) error
 
+	// Organization is the store's mode, as recorded.
+	Organization() storage.OrganizationMode
+
 	// Verify checks the index against itself.
 	Verify(ctx context.Context) ([]storage.Finding, error)
 	// Close closes the index; nothing is under way or follows.
 	Close() error
+}
+
+// IndexConfig is what a store tells the index that it opens.
+type IndexConfig struct {
+	// Root is the directory for the files of the index; those of others there
+	// are staging, and what else does not concern it. The store closes it.
+	Root *os.Root
+	// Create allows a new index to be made where there is none; without it that
+	// is ErrNoStore.
+	Create bool
+	// Organization is to be recorded as the store's mode. Empty: the recorded
+	// one stays, in a new index by-session.
+	Organization storage.OrganizationMode
+	// NoSync leaves out every sync.
+	NoSync bool
+	// LockTimeout is how long to wait for another process to let go of the index
+	// before ErrLocked. Zero: one attempt.
+	LockTimeout time.Duration
+	// FileMode of new files.
+	FileMode fs.FileMode
+	// Sync makes staged bytes durable; see Index.Add.
+	Sync func(keys []storage.BlobKey) error
+	// Logger gets what no caller waits for.
+	Logger *slog.Logger
+}
+
+// openBoltIndex opens the index that comes with the engine.
+func openBoltIndex(ctx context.Context, config IndexConfig) (Index, error) {
+	index, err := boltindex.Open(ctx, boltindex.Config(config))
+	if err != nil {
+		return nil, err // an interface that holds a nil pointer is not nil
+	}
+	return index, nil
 }
 
 // Blobs is what a store needs of the place where blobs are; package blobs has

@@ -91,15 +91,16 @@ func (s *store) writeSidecar(ctx context.Context, lines []sidecarLine) {
 
 // appendLines writes nothing where the blob is gone: its sidecar is, or will be.
 func (s *store) appendLines(ctx context.Context, blob *storage.BlobRow, lines []sidecarLine) error {
+	// What is gone stays so, for a path is never used twice; its key may be busy.
+	if stands, err := s.stands(ctx, blob); err != nil || !stands {
+		return err
+	}
 	unlock, err := s.keys.lock(ctx, blob.Key)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	now, err := s.index.Blob(ctx, blob.Key)
-	if errors.Is(err, storage.ErrNotFound) || err == nil && now.Path != blob.Path {
-		return nil
-	} else if err != nil {
+	if stands, err := s.stands(ctx, blob); err != nil || !stands {
 		return err
 	}
 	list := make([]storage.SidecarLine, len(lines))
@@ -107,6 +108,15 @@ func (s *store) appendLines(ctx context.Context, blob *storage.BlobRow, lines []
 		list[i] = lines[i].line
 	}
 	return s.blobs.AppendSidecar(ctx, blob, list...)
+}
+
+// stands says whether a blob is still there with its path.
+func (s *store) stands(ctx context.Context, blob *storage.BlobRow) (bool, error) {
+	now, err := s.index.Blob(ctx, blob.Key)
+	if errors.Is(err, storage.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil && now.Path == blob.Path, err
 }
 
 // payMirrors completes sidecars: it looks at each that is owed a line and

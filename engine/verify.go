@@ -56,16 +56,14 @@ type verification struct {
 	doubts []doubt
 }
 
-// doubt is a finding that may come of what goes on meanwhile. still looks again
-// once that has had time to end.
+// doubt is a finding that may come of what goes on meanwhile. still looks again,
+// at one thing after the other in an order in which no operation can make it
+// true: a path is never used twice, and what commits owe stands in the debt until
+// it is paid.
 type doubt struct {
 	finding storage.Finding
 	still   func() (bool, error)
 }
-
-// settleTime is what an operation between its commit and its last file gets to
-// end before a doubt becomes a finding.
-const settleTime = 200 * time.Millisecond
 
 func (v *verification) run() error {
 	// What is paid leaves staging and the debt.
@@ -110,14 +108,6 @@ func (v *verification) doubt(f storage.Finding, still func() (bool, error)) {
 }
 
 func (v *verification) settleDoubts() error {
-	if len(v.doubts) == 0 {
-		return nil
-	}
-	select {
-	case <-v.ctx.Done():
-		return v.ctx.Err()
-	case <-time.After(settleTime):
-	}
 	for _, d := range v.doubts {
 		still, err := d.still()
 		if err != nil {
@@ -172,24 +162,15 @@ func (v *verification) blob(row *storage.BlobRow) error {
 	if kind != "" {
 		f := storage.Finding{Kind: kind, Path: row.Path, Blob: row.Key.String(), Detail: detail}
 		v.doubt(f, func() (bool, error) {
-			stands, err := v.rowStands(row)
-			if err != nil || !stands {
+			// The file, which may have been healed, before the row: one that
+			// stands after has stood all along.
+			if kind, _, err := v.checkFile(row); err != nil || kind == "" {
 				return false, err
 			}
-			kind, _, err := v.checkFile(row) // it may have been healed
-			return kind != "", err
+			return v.s.stands(v.ctx, row)
 		})
 	}
 	return v.checkSidecar(row)
-}
-
-// rowStands says whether a row is still there with its path.
-func (v *verification) rowStands(row *storage.BlobRow) (bool, error) {
-	now, err := v.s.index.Blob(v.ctx, row.Key)
-	if errors.Is(err, storage.ErrNotFound) {
-		return false, nil
-	}
-	return now.Path == row.Path, err
 }
 
 // checkFile compares a row with its file.
@@ -245,27 +226,38 @@ func (v *verification) checkSidecar(row *storage.BlobRow) error {
 		return err
 	}
 	f := storage.Finding{Kind: storage.FindingSidecar, Path: row.Path + ".meta", Blob: row.Key.String(), Detail: detail}
-	v.doubt(f, func() (bool, error) {
-		now, err := v.s.index.Blob(v.ctx, row.Key)
-		if errors.Is(err, storage.ErrNotFound) || err == nil && now.Path != row.Path {
-			return false, nil
-		} else if err != nil {
-			return false, err
-		}
-		// Lines that are still owed are no fault of the sidecar.
-		debt, err := v.s.index.Debt(v.ctx)
-		if err != nil {
-			return false, err
-		}
-		for i := range debt.Mirrors {
-			if debt.Mirrors[i].Blob == row.Key {
-				return false, nil
-			}
-		}
-		detail, err := v.sidecarFault(&now)
-		return detail != "", err
-	})
+	v.doubt(f, func() (bool, error) { return v.stillSidecarFault(row) })
 	return nil
+}
+
+// stillSidecarFault looks at sidecar, rows and debt, in this order. It holds the
+// lock under which lines are written, so that what the sidecar lacks stays in
+// the debt meanwhile.
+func (v *verification) stillSidecarFault(row *storage.BlobRow) (bool, error) {
+	unlock, err := v.s.keys.lock(v.ctx, row.Key)
+	if err != nil {
+		return false, err
+	}
+	defer unlock()
+	now, err := v.s.index.Blob(v.ctx, row.Key)
+	if errors.Is(err, storage.ErrNotFound) || err == nil && now.Path != row.Path {
+		return false, nil
+	} else if err != nil {
+		return false, err
+	}
+	if detail, err := v.sidecarFault(&now); err != nil || detail == "" {
+		return false, err
+	}
+	debt, err := v.s.index.Debt(v.ctx)
+	if err != nil {
+		return false, err
+	}
+	for i := range debt.Mirrors {
+		if debt.Mirrors[i].Blob == row.Key {
+			return false, nil // lines that are still owed are no fault of the sidecar
+		}
+	}
+	return v.s.stands(v.ctx, row)
 }
 
 // sidecarFault is what is wrong with a sidecar: it must tell of the blob, and
@@ -364,9 +356,12 @@ func (v *verification) named(file *storage.TreeFile) (bool, error) {
 	}
 }
 
+// stillOrphan looks at rows, debt and tree, in this order: a row that goes leaves
+// an unlink behind, and an unlink goes after its file.
 func (v *verification) stillOrphan(file *storage.TreeFile) (bool, error) {
-	if _, err := v.s.blobs.Size(v.ctx, file.Path); errors.Is(err, storage.ErrNotFound) {
-		return false, nil
+	named, err := v.named(file)
+	if err != nil || named {
+		return false, err
 	}
 	debt, err := v.s.index.Debt(v.ctx)
 	if err != nil {
@@ -375,8 +370,8 @@ func (v *verification) stillOrphan(file *storage.TreeFile) (bool, error) {
 	if slices.Contains(debt.Unlinks, storage.Unlink{Path: file.Blob}) {
 		return false, nil // reported as an unlink
 	}
-	named, err := v.named(file)
-	return !named, err
+	_, err = v.s.blobs.Size(v.ctx, file.Path)
+	return !errors.Is(err, storage.ErrNotFound), nil
 }
 
 // staging looks for files that no call under way needs.
@@ -399,10 +394,9 @@ func (v *verification) staging() error {
 		}
 		f := storage.Finding{Kind: storage.FindingStaging, Path: file.Path, Blob: file.Key.String(),
 			Detail: "a leftover in staging; the next opening of the store deals with it"}
-		v.doubt(f, func() (bool, error) {
-			_, err := v.s.blobs.Size(v.ctx, file.Path)
-			return err == nil, nil
-		})
+		if err := v.report(f); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -416,10 +410,36 @@ func (v *verification) unlinks() error {
 	for _, u := range debt.Unlinks {
 		f := storage.Finding{Kind: storage.FindingUnlink, Path: u.Path,
 			Detail: "deleted, and the file is still there; see the log for why it cannot be removed"}
-		v.doubt(f, func() (bool, error) {
-			_, err := v.s.blobs.Size(v.ctx, u.Path)
-			return err == nil, nil
-		})
+		v.doubt(f, func() (bool, error) { return v.stillThere(u.Path) })
 	}
 	return nil
+}
+
+// removalTime is how long a deletion may take from its commit to the end of its
+// files, and removalPause how often to look. One that has failed is not waited
+// for.
+const (
+	removalTime  = 10 * time.Second
+	removalPause = 10 * time.Millisecond
+)
+
+// stillThere says whether a deletion has left a blob or its sidecar behind.
+func (v *verification) stillThere(path string) (bool, error) {
+	deadline := time.Now().Add(removalTime)
+	for {
+		_, blob := v.s.blobs.Size(v.ctx, path)
+		_, sidecar := v.s.blobs.Size(v.ctx, path+".meta")
+		switch {
+		case v.ctx.Err() != nil:
+			return false, v.ctx.Err()
+		case errors.Is(blob, storage.ErrNotFound) && errors.Is(sidecar, storage.ErrNotFound):
+			return false, nil
+		case v.s.ledger.owesFile(path), time.Now().After(deadline):
+			return true, nil
+		}
+		select {
+		case <-v.ctx.Done():
+		case <-time.After(removalPause):
+		}
+	}
 }

@@ -213,3 +213,14 @@ func (j *Journal) Cut(at int64, clock func() int64) *Journal {
 	}
 	return cut
 }
+
+// Write writes the journal as it stands, for Read.
+func (j *Journal) Write(w io.Writer) error {
+	lines := json.NewEncoder(w)
+	for _, op := range j.Ops() {
+		if err := lines.Encode(&op); err != nil {
+			return err
+		}
+	}
+	return nil
+}

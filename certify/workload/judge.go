@@ -37,6 +37,9 @@ type Verdict struct {
 	Violations []Violation
 	// Recovered is what the opening had to look at.
 	Recovered Recovered
+	// Opened is when the store had been opened, by the journal's clock; 0 if it
+	// could not be.
+	Opened int64
 
 	present map[string]engine.Entry // by the reference's ID
 	seen    int64                   // when that was read, by the journal's clock; 0 if it was not
@@ -78,6 +81,7 @@ func Judge(ctx context.Context, target Target, journal *Journal) (*Verdict, erro
 		j.add("the store opens", 0, "", "%v", err)
 		return &j.verdict, ctx.Err()
 	}
+	j.verdict.Opened = j.now()
 	j.bounded()
 	j.compare(ctx, f)
 	j.tree("after the opening")

@@ -39,6 +39,7 @@ var outcomes = []struct {
 }{
 	{context.Canceled, outcome{"interrupted", exitFailure, ""}},
 	{errUsage, outcome{"usage", exitFailure, ""}},
+	{errViolation, outcome{"violation", exitDamage, ""}},
 	{storage.ErrNoStore, outcome{"no_store", exitNoStore,
 		"check --store and " + storeVariable + "; 'mediabolt put FILE' makes a store where there is none"}},
 	{storage.ErrLocked, outcome{"locked", exitLocked,

@@ -21,12 +21,23 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"mediabolt": main})
+	testscript.Main(m, map[string]func(){"mediabolt": main, "liar": liar})
+}
+
+// liar is a mediabolt whose victims acknowledge what they did not store.
+func liar() {
+	if os.Args[1] != victimCommand {
+		main()
+		return
+	}
+	fmt.Println("store lie.1 5\nstored lie.1 a7f3f7-06h0aeyy8hrzvc6fkc554h3rs0")
+	main()
 }
 
 // TestScripts runs testdata/script. Beside what testscript brings, scripts have
 //
 //	$MEDIA                        the sample media
+//	liar ARG…                     is a mediabolt that breaks promises in 'certify'
 //	exits N PROGRAM ARG…          runs a program, which must exit with N
 //	json FILE LINE FIELD VALUE    a field, such as labels.file_name, of a line of JSON; ! for another value or none
 //	field VAR FILE LINE FIELD     puts a field into a variable

@@ -52,6 +52,14 @@ func (p *progress) set(done, total int64) {
 	_ = p.bar.Set64(done) // only decorates
 }
 
+// describe says what is being done.
+func (p *progress) describe(what string) {
+	p.what = what
+	if p.bar != nil {
+		p.bar.Describe(what)
+	}
+}
+
 // clear makes room for a line; the next set shows the bar again.
 func (p *progress) clear() {
 	if p.bar != nil {

@@ -51,7 +51,7 @@ A store is a directory. Say which with --store, or once for all commands:
 Data goes to standard output, everything else to standard error. Exit codes:
 
    0  success                            11  another process has the store open
-   1  failure or wrong usage             12  damage found
+   1  failure or wrong usage             12  damage found, or a promise broken
    3  some of several failed             13  not found
   10  no store there`,
 		Example: `  mediabolt put --session s1 photo.png      store a file, print its ID
@@ -74,8 +74,8 @@ Data goes to standard output, everything else to standard error. Exit codes:
 		&cobra.Group{ID: groupStore, Title: "The store:"},
 	)
 	a.add(root, groupMedia, a.putCommand(), a.getCommand(), a.catCommand(), a.statCommand(), a.lsCommand(), a.rmCommand())
-	a.add(root, groupStore, a.statsCommand(), a.verifyCommand())
-	a.add(root, "", a.versionCommand())
+	a.add(root, groupStore, a.statsCommand(), a.verifyCommand(), a.certifyCommand())
+	a.add(root, "", a.versionCommand(), a.victimCommand())
 	return root
 }
 

@@ -1,0 +1,173 @@
+package certify_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/mediabolt/mediabolt/certify"
+)
+
+// victimVariable makes a run of this test binary a victim; its value is the
+// name of one of lies, or honest.
+const (
+	victimVariable = "MEDIABOLT_TEST_VICTIM"
+	honest         = "honest"
+)
+
+func TestMain(m *testing.M) {
+	how := os.Getenv(victimVariable)
+	if how == "" {
+		os.Exit(m.Run())
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	out := io.Writer(os.Stdout)
+	if lie, ok := lies[how]; ok {
+		out = &liar{out: out, lie: lie.tell, dir: os.Getenv(dirVariable)}
+	}
+	if err := certify.Victim(ctx, os.Stdin, out); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// victim makes victims of one kind.
+func victim(how, dir string) func() *exec.Cmd {
+	return func() *exec.Cmd {
+		self, err := os.Executable()
+		if err != nil {
+			panic(err) // there is no test without
+		}
+		cmd := exec.Command(self)
+		cmd.Env = append(os.Environ(), victimVariable+"="+how, dirVariable+"="+dir)
+		return cmd
+	}
+}
+
+// dirVariable tells a liar where the store is.
+const dirVariable = "MEDIABOLT_TEST_DIR"
+
+// liar stands between a victim and whoever hears it.
+type liar struct {
+	out   io.Writer
+	dir   string
+	lie   func(l *liar, words []string) string
+	count int // of notes
+}
+
+// Write hands on a note, or what is made of it.
+func (l *liar) Write(line []byte) (int, error) {
+	l.count++
+	if _, err := io.WriteString(l.out, l.lie(l, strings.Fields(string(line)))); err != nil {
+		return 0, err
+	}
+	return len(line), nil
+}
+
+// note is words as a line.
+func note(words ...string) string { return strings.Join(words, " ") + "\n" }
+
+// lies are what a broken store, seen from outside, would look like.
+var lies = map[string]struct {
+	// tell is what is said in place of a note.
+	tell func(l *liar, words []string) string
+	want []certify.ViolationKind // one of them
+}{
+	"acknowledges what it did not store": {func(l *liar, words []string) string {
+		if words[0] == "ready" {
+			return note(words...) + note("store", "lie.1", "5") + note("stored", "lie.1", "a7f3f7-06h0aeyy8hrzvc6fkc554h3rs0")
+		}
+		return note(words...)
+	}, []certify.ViolationKind{certify.ViolationLost}},
+	"acknowledges what it did not delete": {func(l *liar, words []string) string {
+		if words[0] == "stored" && strings.HasSuffix(words[1], "5") {
+			return note(words...) + note("delete", "lie"+words[1], words[2]) + note("deleted", "lie"+words[1])
+		}
+		return note(words...)
+	}, []certify.ViolationKind{certify.ViolationResurrected}},
+	"stores what was refused": {func(l *liar, words []string) string {
+		if words[0] == "stored" {
+			return note("refused", words[1])
+		}
+		return note(words...)
+	}, []certify.ViolationKind{certify.ViolationUnknown}},
+	"stores other bytes": {func(l *liar, words []string) string {
+		if words[0] == "store" {
+			return note("store", words[1], "7")
+		}
+		return note(words...)
+	}, []certify.ViolationKind{certify.ViolationBytes}},
+	"stores other metadata": {func(l *liar, words []string) string {
+		if words[0] == "store" || words[0] == "stored" {
+			words[1] += ".5"
+		}
+		return note(words...)
+	}, []certify.ViolationKind{certify.ViolationMetadata, certify.ViolationUnknown}}, // unknown if it was in flight
+	"leaves something in staging": {func(l *liar, words []string) string {
+		if words[0] == "ready" {
+			l.harm(os.WriteFile(filepath.Join(l.dir, ".mediabolt", "staging", "0", "left"), nil, 0o600))
+		}
+		return note(words...)
+	}, []certify.ViolationKind{certify.ViolationStaging}},
+	"does not close": {func(l *liar, words []string) string {
+		if words[0] == "closed" {
+			return ""
+		}
+		return note(words...)
+	}, []certify.ViolationKind{certify.ViolationStall}},
+	"returns from Close before its calls do": {func(l *liar, words []string) string {
+		if words[0] == "closed" {
+			return note("store", "lie.1", "5") + note("closed")
+		}
+		return note(words...)
+	}, []certify.ViolationKind{certify.ViolationCall}},
+	"leaves an orphan": {func(l *liar, words []string) string {
+		if words[0] == "ready" {
+			l.harm(os.WriteFile(filepath.Join(l.dir, "a7f3f7-06h0aeyy8hrzvc6fkc554h3rs0.png"), nil, 0o600))
+		}
+		return note(words...)
+	}, []certify.ViolationKind{certify.ViolationOrphan}},
+	"loses files": {func(l *liar, words []string) string {
+		if words[0] == "stored" {
+			l.harm(filepath.WalkDir(l.dir, func(name string, e os.DirEntry, err error) error {
+				if e != nil && e.Name() == ".mediabolt" {
+					return filepath.SkipDir
+				}
+				if err == nil && strings.HasSuffix(name, ".png") {
+					_ = os.Remove(name) // it may be gone by now
+				}
+				return nil
+			}))
+		}
+		return note(words...)
+	}, []certify.ViolationKind{certify.ViolationBytes, certify.ViolationCall}}, // the victim may be the first to read
+	"damages its index": {func(l *liar, words []string) string {
+		if words[0] == "ready" {
+			l.harm(os.Truncate(filepath.Join(l.dir, ".mediabolt", "index.db"), 100))
+		}
+		return note(words...)
+	}, []certify.ViolationKind{certify.ViolationOpen, certify.ViolationCall}},
+	"panics": {func(l *liar, words []string) string {
+		if l.count > 50 {
+			panic("on purpose")
+		}
+		return note(words...)
+	}, []certify.ViolationKind{certify.ViolationCall}},
+}
+
+// harm ends the victim when what it was to do to its store went wrong: then
+// nothing is shown.
+func (l *liar) harm(err error) {
+	if err != nil {
+		_, _ = fmt.Fprintln(os.Stderr, "cannot lie:", err) // complaints fail the test
+		os.Exit(2)
+	}
+}

@@ -1,0 +1,74 @@
+package certify
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// verb says what a note is about.
+type verb string
+
+// A note is one line: the verb and its words, apart by spaces.
+const (
+	verbReady    verb = "ready"    // the store is open
+	verbStore    verb = "store"    // OP SEED, before a Store of what content(SEED) is
+	verbStored   verb = "stored"   // OP ID, after it
+	verbRefused  verb = "refused"  // OP, after a Store or Delete that returned an error and must have changed nothing
+	verbDelete   verb = "delete"   // OP ID, before a Delete
+	verbDeleted  verb = "deleted"  // OP, after it
+	verbRead     verb = "read"     // after a read whose bytes were right
+	verbBroken   verb = "broken"   // TEXT, a promise was broken
+	verbHindered verb = "hindered" // TEXT, the machine does not let the work go on
+	verbClosed   verb = "closed"   // the store was closed and the work is over
+)
+
+// note is one thing that a crew tells whoever keeps its model.
+type note struct {
+	verb verb
+	op   string // ROUND.NUMBER
+	seed uint64
+	id   string // of a reference
+	text string
+}
+
+// String is the note as a line, without its end.
+func (n note) String() string {
+	switch n.verb {
+	case verbStore:
+		return fmt.Sprintf("%s %s %d", n.verb, n.op, n.seed)
+	case verbStored, verbDelete:
+		return fmt.Sprintf("%s %s %s", n.verb, n.op, n.id)
+	case verbRefused, verbDeleted:
+		return fmt.Sprintf("%s %s", n.verb, n.op)
+	case verbBroken, verbHindered:
+		return fmt.Sprintf("%s %s", n.verb, strings.Join(strings.Fields(n.text), " "))
+	}
+	return string(n.verb)
+}
+
+// parseNote reads what String wrote.
+func parseNote(line string) (note, error) {
+	first, rest, _ := strings.Cut(line, " ")
+	words := strings.Fields(rest)
+	n := note{verb: verb(first)}
+	var err error
+	switch {
+	case (n.verb == verbReady || n.verb == verbRead || n.verb == verbClosed) && len(words) == 0:
+	case n.verb == verbStore && len(words) == 2:
+		n.op = words[0]
+		n.seed, err = strconv.ParseUint(words[1], 10, 64)
+	case (n.verb == verbStored || n.verb == verbDelete) && len(words) == 2:
+		n.op, n.id = words[0], words[1]
+	case (n.verb == verbRefused || n.verb == verbDeleted) && len(words) == 1:
+		n.op = words[0]
+	case n.verb == verbBroken || n.verb == verbHindered:
+		n.text = rest
+	default:
+		err = fmt.Errorf("%d words", len(words))
+	}
+	if err != nil {
+		return note{}, fmt.Errorf("note %.200q: %w", line, err)
+	}
+	return n, nil
+}

@@ -1,0 +1,103 @@
+package engine_test
+
+import (
+	"context"
+	"os"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/mediabolt/mediabolt/certify/disk"
+	"github.com/mediabolt/mediabolt/engine"
+)
+
+// MEDIABOLT_PROOF says how much of a proof that has no end is tried: "long" for
+// make crash, "short" for CI, else seconds of it.
+const (
+	proofEnv = "MEDIABOLT_PROOF"
+	// proofSeedEnv is the seed in place of a fresh one.
+	proofSeedEnv = "MEDIABOLT_PROOF_SEED"
+)
+
+// mustStartDisks starts a disk server, or skips the test where that cannot be.
+func mustStartDisks(t *testing.T) *disk.Disks {
+	t.Helper()
+	if err := disk.Missing(); err != nil {
+		skip(t, err.Error())
+	}
+	for _, f := range disk.Filesystems() {
+		if err := f.Missing(); err != nil {
+			skip(t, err.Error())
+		}
+	}
+	disks, err := disk.Start(t.TempDir())
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, disks.Close()) })
+	return disks
+}
+
+// freshSeed is a seed that no run had before, or the one that is asked for.
+func freshSeed(t *testing.T) uint64 {
+	t.Helper()
+	seed := uint64(time.Now().UnixNano()) % 1e9
+	if s := os.Getenv(proofSeedEnv); s != "" {
+		var err error
+		seed, err = strconv.ParseUint(s, 10, 64)
+		require.NoError(t, err)
+	}
+	t.Logf("%s=%d", proofSeedEnv, seed)
+	return seed
+}
+
+// The power is cut after every write and flush of a workload that uses every
+// protocol, under real filesystems, with every kind of choice of what the disk
+// wrote of the rest; some recoveries are cut too, and the recoveries from that.
+// MEDIABOLT_CUT and MEDIABOLT_CUT_LOG try one cut again that has failed.
+func TestPowerCut(t *testing.T) {
+	disks := mustStartDisks(t)
+	if name := os.Getenv("MEDIABOLT_CUT"); name != "" {
+		repeatCut(t, disks, name, os.Getenv("MEDIABOLT_CUT_LOG"))
+		return
+	}
+	plan := disk.Plan{Seeds: []uint64{1}, Limit: 2 * time.Second, Recoveries: 20}
+	switch os.Getenv(proofEnv) {
+	case "long":
+		plan.Seeds, plan.Limit, plan.Recoveries = []uint64{1, freshSeed(t)}, 0, 50
+	case "short":
+		plan.Seeds, plan.Limit = []uint64{1, freshSeed(t)}, 8*time.Second
+	}
+	for _, f := range disk.Filesystems() {
+		t.Run(f.Name, func(t *testing.T) {
+			plan.Kinds = []string{f.Name}
+			result, err := disk.Series(context.Background(), disks, plan)
+			t.Logf("%d cuts after %d of %d events of %d workloads, %d cuts of recoveries, %v: %d failed", result.Cuts, result.CutEvents,
+				result.Events, result.Recordings, result.RecoveryCuts, result.Elapsed.Round(time.Millisecond), len(result.Failures))
+			for _, failure := range result.Failures {
+				t.Error(failure.String())
+			}
+			require.NoError(t, err)
+			require.NotZero(t, result.Cuts)
+			if plan.Limit == 0 {
+				require.Equal(t, result.Events, result.CutEvents)
+				require.NotZero(t, result.RecoveryCuts)
+			}
+		})
+	}
+}
+
+// repeatCut tries a cut of a recording that was saved.
+func repeatCut(t *testing.T, disks *disk.Disks, name, log string) {
+	t.Helper()
+	c, err := disk.ParseCase(name)
+	require.NoError(t, err)
+	recording, err := disk.Load(disks, c, log, func(config engine.FileStoreConfig) engine.FileStoreConfig { return config })
+	require.NoError(t, err)
+	judged, err := recording.Cut(context.Background(), c.Event, c.Choice)
+	require.NoError(t, err)
+	for _, v := range judged.Violations {
+		t.Error(v)
+	}
+	t.Logf("%s: %d references, %d blocks were left to chance, recovered %+v", c, judged.References(), judged.Chance, judged.Recovered)
+}
