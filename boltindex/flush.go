@@ -175,12 +175,21 @@ func (x *Index) flushRecords() error {
 	return nil
 }
 
+// appendFill is how full pages of references are left when they are split. Their
+// keys come in order of time, so that a split page gets no more rows: at bbolt's
+// half an index of 300,000 references took 982 bytes for each, this way 801. The
+// other buckets get rows everywhere, and grow when their pages are left fuller.
+const appendFill = 0.95
+
 // transfer writes rows to bbolt, and that it has those of the log up to a
 // number.
 func (x *Index) transfer(changes *table, to uint64) error {
 	return x.update(func(tx *bolt.Tx) (err error) {
 		changes.Scan(func(key string, value []byte) bool {
 			b, k := tx.Bucket(bucket(key[0]).name()), []byte(key[1:])
+			if bucket(key[0]) == bucketRefs {
+				b.FillPercent = appendFill
+			}
 			if value == nil {
 				err = b.Delete(k)
 			} else {
