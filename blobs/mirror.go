@@ -52,6 +52,34 @@ func (t *Tree) AppendSidecar(ctx context.Context, blob *storage.BlobRow, lines .
 	return nil
 }
 
+// RenewSidecar writes again what the sidecar of the blob at a path holds from an
+// offset in bytes on, so that the next Settle makes it durable even where an
+// earlier sync of it has failed: after that the kernel takes for written what is
+// in its memory alone. Errors: ErrNotFound, ErrPermission, ErrDiskSpace, ErrIO,
+// or ctx's.
+func (t *Tree) RenewSidecar(ctx context.Context, name string, from int64) error {
+	if err := errors.Join(ctx.Err(), checkPath(name)); err != nil {
+		return err
+	}
+	side := name + metaSuffix
+	f, err := t.root.OpenFile(side, os.O_RDWR|syscall.O_NONBLOCK, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: sidecar %s in %s", storage.ErrNotFound, side, t.root.Name())
+	}
+	if err != nil {
+		return t.wrap("open", side, err)
+	}
+	data, err := io.ReadAll(io.NewSectionReader(f, from, maxSidecar))
+	if err == nil {
+		_, err = f.WriteAt(data, from)
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		return t.wrap("renew", side, err)
+	}
+	t.note(path.Dir(name), side)
+	return nil
+}
+
 // maxSidecar bounds a sidecar that is read whole, in bytes: a million lines
 // and more.
 const maxSidecar = 1 << 30

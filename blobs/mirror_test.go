@@ -39,9 +39,9 @@ func TestSidecarOnDisk(t *testing.T) {
 			require.Equal(t, key, s.Blob.Key)
 			require.Len(t, s.Live(), 1)
 			for _, m := range []storage.Mirror{{UUID: one}, {UUID: two}, {UUID: one, Deleted: true}} {
-				require.True(t, s.Has(&m), "%+v", m)
+				require.NotNil(t, s.Line(&m), "%+v", m)
 			}
-			require.False(t, s.Has(&storage.Mirror{UUID: two, Deleted: true}))
+			require.Nil(t, s.Line(&storage.Mirror{UUID: two, Deleted: true}))
 
 			// A person can read it: one JSON object a line.
 			data, err := os.ReadFile(filepath.Join(tr.dir, name+".meta"))

@@ -86,7 +86,3 @@ func noLinks(err error) bool {
 	}
 	return false
 }
-
-// Mirrored records that a sidecar holds lines that may not be durable, so that
-// the next Settle makes them so.
-func (t *Tree) Mirrored(name string) { t.note(path.Dir(name), name+metaSuffix) }

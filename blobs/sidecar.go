@@ -154,7 +154,10 @@ func (b *sidecarBlob) row() (storage.BlobRow, error) {
 // counted, together with the reason for the last.
 func decodeSidecar(data []byte) (s storage.Sidecar) {
 	s.Torn = len(data) > 0 && data[len(data)-1] != '\n'
+	next := int64(0)
 	for line := range bytes.SplitSeq(data, []byte{'\n'}) {
+		at := next
+		next += int64(len(line)) + 1
 		if len(line) == 0 {
 			continue
 		}
@@ -170,6 +173,7 @@ func decodeSidecar(data []byte) (s storage.Sidecar) {
 		if l.First && s.Blob.Key == "" {
 			s.Blob = blob
 		}
+		l.At = at
 		s.Lines = append(s.Lines, l)
 	}
 	return s

@@ -58,12 +58,15 @@ func sampleSidecar(t testing.TB) (lines [][]byte) {
 }
 
 func TestSidecarRoundTrip(t *testing.T) {
-	s := decodeSidecar(bytes.Join(sampleSidecar(t), nil))
+	lines := sampleSidecar(t)
+	s := decodeSidecar(bytes.Join(lines, nil))
+	second := int64(len(lines[0]))
+	third := second + int64(len(lines[1]))
 	blob, one, two := sampleBlob(), sampleRef(1), sampleRef(2)
 	blob.Path, blob.Refs = "", 0
 	two.Blob = "" // only the line that tells of the blob knows it
 	require.Equal(t, storage.Sidecar{
-		Blob: blob, Lines: []storage.SidecarLine{{First: true, Ref: &one}, {Ref: &two}, {Deleted: one.UUID}},
+		Blob: blob, Lines: []storage.SidecarLine{{First: true, Ref: &one}, {Ref: &two, At: second}, {Deleted: one.UUID, At: third}},
 	}, s)
 	require.Len(t, s.Live(), 1)
 	require.Contains(t, s.Live(), two.UUID)
@@ -120,15 +123,25 @@ func TestEveryByteOfALineCounts(t *testing.T) {
 	}
 }
 
+// nowhere takes from lines where they begin: one whose newline has changed begins
+// where the line before it does.
+func nowhere(lines []storage.SidecarLine) {
+	for i := range lines {
+		lines[i].At = 0
+	}
+}
+
 // One changed byte of a sidecar costs one line at most, a changed newline too.
 func TestOneByteCostsOneLine(t *testing.T) {
 	data := bytes.Join(sampleSidecar(t), nil)
 	whole := decodeSidecar(data)
+	nowhere(whole.Lines)
 	for i, good := range data {
 		for _, b := range []byte{good ^ 1, good ^ 0x20, good ^ 0x80, '\n', 0, '{'} {
 			data[i] = b
 			s := decodeSidecar(data)
 			require.GreaterOrEqual(t, len(s.Lines), 2, "byte %d as %q", i, b)
+			nowhere(s.Lines)
 			for _, l := range s.Lines {
 				require.Contains(t, whole.Lines, l)
 			}

@@ -3,7 +3,7 @@ package boltindex
 import (
 	"encoding/binary"
 	"fmt"
-	"math"
+	"slices"
 	"time"
 
 	"github.com/fxamacker/cbor/v2"
@@ -16,15 +16,15 @@ const rowVersion = 1
 
 // blobRecord is a blob row. The digest is left out where the key holds it.
 type blobRecord struct {
-	Path         string                   `cbor:"1,keyasint"`
-	Organization storage.OrganizationMode `cbor:"2,keyasint"`
-	Size         int64                    `cbor:"3,keyasint"`
-	CRC          uint32                   `cbor:"4,keyasint"`
-	Digest       []byte                   `cbor:"5,keyasint,omitempty"`
-	MimeType     string                   `cbor:"6,keyasint,omitempty"`
-	Refs         int64                    `cbor:"7,keyasint"`
-	Created      int64                    `cbor:"8,keyasint"`
-	Accessed     int64                    `cbor:"9,keyasint,omitempty"`
+	Path         string `cbor:"1,keyasint"`
+	Organization byte   `cbor:"2,keyasint"` // place in storage.OrganizationModes, from 1
+	Size         int64  `cbor:"3,keyasint"`
+	CRC          uint32 `cbor:"4,keyasint"`
+	Digest       []byte `cbor:"5,keyasint,omitempty"`
+	MimeType     string `cbor:"6,keyasint,omitempty"`
+	Refs         int64  `cbor:"7,keyasint"`
+	Created      int64  `cbor:"8,keyasint,omitempty"`
+	Accessed     int64  `cbor:"9,keyasint,omitempty"`
 }
 
 // refRecord is a reference row.
@@ -39,7 +39,7 @@ type refRecord struct {
 	Type         string            `cbor:"8,keyasint,omitempty"`
 	MimeType     string            `cbor:"9,keyasint,omitempty"`
 	Labels       map[string]string `cbor:"10,keyasint,omitempty"`
-	Created      int64             `cbor:"11,keyasint"`
+	Created      int64             `cbor:"11,keyasint,omitempty"`
 }
 
 // countersRecord is the counters row.
@@ -49,6 +49,9 @@ type countersRecord struct {
 	LogicalBytes  int64 `cbor:"3,keyasint"`
 	PhysicalBytes int64 `cbor:"4,keyasint"`
 }
+
+// modes are the organization modes in the order of their numbers in rows.
+var modes = storage.OrganizationModes()
 
 var (
 	encoding = must(cbor.CoreDetEncOptions().EncMode())
@@ -87,8 +90,12 @@ func decode(row []byte, record any) error {
 }
 
 func encodeBlob(b *storage.BlobRow) ([]byte, error) {
+	mode := slices.Index(modes, b.Organization) + 1
+	if mode == 0 {
+		return nil, fmt.Errorf("blob %s: organization mode %q", b.Key, b.Organization)
+	}
 	r := blobRecord{
-		Path: b.Path, Organization: b.Organization, Size: b.Size, CRC: b.CRC, MimeType: b.MimeType,
+		Path: b.Path, Organization: byte(mode), Size: b.Size, CRC: b.CRC, MimeType: b.MimeType,
 		Refs: b.Refs, Created: toMicro(b.CreatedAt), Accessed: toMicro(b.AccessedAt),
 	}
 	if _, inKey := b.Key.Digest(); !inKey && !b.Digest.IsZero() {
@@ -102,8 +109,11 @@ func decodeBlob(key storage.BlobKey, row []byte) (storage.BlobRow, error) {
 	if err := decode(row, &r); err != nil {
 		return storage.BlobRow{}, fmt.Errorf("blob %s: %w", key, err)
 	}
+	if r.Organization == 0 || int(r.Organization) > len(modes) {
+		return storage.BlobRow{}, fmt.Errorf("%w: blob %s: row of organization mode %d", storage.ErrCorrupted, key, r.Organization)
+	}
 	b := storage.BlobRow{
-		Key: key, Path: r.Path, Organization: r.Organization, Size: r.Size, CRC: r.CRC, MimeType: r.MimeType,
+		Key: key, Path: r.Path, Organization: modes[r.Organization-1], Size: r.Size, CRC: r.CRC, MimeType: r.MimeType,
 		Refs: r.Refs, CreatedAt: fromMicro(r.Created), AccessedAt: fromMicro(r.Accessed),
 	}
 	if d, inKey := key.Digest(); inKey {
@@ -144,19 +154,25 @@ func decodeRef(id storage.UUID, row []byte) (storage.RefRow, error) {
 	return ref, nil
 }
 
-// noTime stands for the zero time, which has no use as a time of its own.
-const noTime = math.MinInt64
-
+// toMicro is a time in a row: 0 for the zero time, which takes no room then, and
+// otherwise microseconds since 1970, one more from 1970 on.
 func toMicro(t time.Time) int64 {
 	if t.IsZero() {
-		return noTime
+		return 0
 	}
-	return t.UnixMicro()
+	us := t.UnixMicro()
+	if us >= 0 {
+		us++
+	}
+	return us
 }
 
 func fromMicro(us int64) time.Time {
-	if us == noTime {
+	if us == 0 {
 		return time.Time{}
+	}
+	if us > 0 {
+		us--
 	}
 	return time.UnixMicro(us).UTC()
 }

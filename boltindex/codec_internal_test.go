@@ -27,7 +27,7 @@ func FuzzDecodeBlob(f *testing.F) {
 	})
 	f.Add([]byte(someKey), mustRow(f, row, err))
 	own := storage.UUIDKey(someUUID)
-	row, err = encodeBlob(&storage.BlobRow{Key: own, Path: "a1b2c3-x.png", Digest: storage.Digest{1}, Size: 1 << 50})
+	row, err = encodeBlob(&storage.BlobRow{Key: own, Path: "a1b2c3-x.png", Organization: storage.OrganizationFlat, Digest: storage.Digest{1}, Size: 1 << 50})
 	f.Add([]byte(own), mustRow(f, row, err))
 	f.Add([]byte("x"), mustRow(f, row, err))
 	f.Add([]byte(own), []byte{rowVersion, 0xa0})

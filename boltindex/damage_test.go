@@ -216,10 +216,11 @@ const (
 	zeroedPage
 	cutFile
 	noisyPage
+	noPointer
 	misplaced
 )
 
-var damageKinds = [...]string{"flipped bits", "a damaged page header", "a page of zeros", "a file cut short", "a page of noise", "a page in place of another"}
+var damageKinds = [...]string{"flipped bits", "a damaged page header", "a page of zeros", "a file cut short", "a page of noise", "a pointer to no page", "a page in place of another"}
 
 // damaged is a copy of an index with damage of a kind.
 func damaged(kind int, seed uint64, good []byte) []byte {
@@ -249,6 +250,15 @@ func damaged(kind int, seed uint64, good []byte) []byte {
 		for i := range p {
 			p[i] = byte(random.Uint32())
 		}
+	case noPointer:
+		var branches [][]byte
+		for p := data; len(p) >= pageSize; p = p[pageSize:] {
+			if binary.NativeEndian.Uint16(p[8:]) == 1 {
+				branches = append(branches, p)
+			}
+		}
+		p := branches[random.IntN(len(branches))]
+		clear(p[16+16*random.IntN(int(binary.NativeEndian.Uint16(p[10:])))+8:][:8])
 	case misplaced:
 		copy(page(), page())
 	}

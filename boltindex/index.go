@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -59,7 +60,7 @@ const lockRetry = 10 * time.Millisecond
 // Index is an open index. It is safe for concurrent use.
 type Index struct {
 	db           *bolt.DB
-	file         *os.File // the same file once more, to check its pages
+	file         *os.File // the same file once more, to check and renew its pages
 	root         *os.Root
 	path         string // for messages
 	mode         fs.FileMode
@@ -207,7 +208,7 @@ func (x *Index) openFile() (err error) {
 	if err := x.viewBolt(func(tx *bolt.Tx) error { want = tx.Size(); return nil }); err != nil {
 		return err
 	}
-	if x.file, err = x.root.Open(fileName); err != nil {
+	if x.file, err = x.root.OpenFile(fileName, os.O_RDWR, 0); err != nil {
 		return err
 	}
 	info, err := x.file.Stat()
@@ -257,7 +258,7 @@ func (x *Index) create() error {
 		}
 		return meta.Put(keyFormat, binary.BigEndian.AppendUint32(nil, formatVersion))
 	})
-	if err := errors.Join(err, db.Close()); err != nil {
+	if err := errors.Join(fromBolt(err), db.Close()); err != nil {
 		return err
 	}
 	if err := x.place(temp); err != nil {
@@ -336,6 +337,21 @@ func (x *Index) empty() error {
 		}
 	}
 	return nil
+}
+
+// fromBolt finds the error of the system again of which bbolt keeps the text
+// alone, as when it grows its file.
+func fromBolt(err error) error {
+	var known syscall.Errno
+	if err == nil || errors.As(err, &known) {
+		return err
+	}
+	for _, errno := range [...]syscall.Errno{syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, syscall.EFBIG, syscall.EIO} {
+		if strings.HasSuffix(err.Error(), ": "+errno.Error()) {
+			return fmt.Errorf("%w: %w", err, errno)
+		}
+	}
+	return err
 }
 
 // guard turns a panic, or a fault of the memory map, into ErrCorrupted: bbolt

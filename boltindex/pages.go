@@ -84,7 +84,7 @@ func (w *pageWalk) elements(id uint64, page []byte) error {
 	for i := range count {
 		at := pageHeader + i*pageElement
 		child, err := element(page, at, flags)
-		if err == nil && child != 0 {
+		if err == nil && (child != 0 || flags == flagBranch) {
 			err = w.page(child)
 		}
 		if err != nil {

@@ -25,7 +25,7 @@
 // one length never share a key.
 //
 // Rows are a version byte and then CBOR (RFC 8949) with integer keys, as the
-// structs in codec.go say. Times are microseconds since 1970 UTC.
+// structs in codec.go say.
 //
 // # Crash safety
 //

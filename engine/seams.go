@@ -125,8 +125,9 @@ type Blobs interface {
 	// AppendSidecar and ReadSidecar write and read the mirror of the rows.
 	AppendSidecar(ctx context.Context, blob *storage.BlobRow, lines ...storage.SidecarLine) error
 	ReadSidecar(ctx context.Context, path string) (storage.Sidecar, error)
-	// Mirrored records that a sidecar's lines may not be durable.
-	Mirrored(path string)
+	// RenewSidecar sees to it that the next Settle makes durable what a sidecar
+	// holds from an offset on, also where a sync of it has failed.
+	RenewSidecar(ctx context.Context, path string, from int64) error
 	// Settle makes all that has returned before durable.
 	Settle(ctx context.Context) error
 	// Staged lists what is staged, Files all files of the tree.

@@ -161,10 +161,15 @@ func (s *store) completeSidecar(ctx context.Context, key storage.BlobKey, mirror
 	}
 	// Additions first, so that a sidecar that is made here begins with one.
 	slices.SortStableFunc(mirrors, func(a, b storage.Mirror) int { return btoi(a.Deleted) - btoi(b.Deleted) })
+	found := int64(-1) // where the first line begins that was owed and is there
 	for _, m := range mirrors {
+		line := sidecar.Line(&m)
+		if line != nil && (found < 0 || line.At < found) {
+			found = line.At
+		}
 		// Without a line that tells of the blob the others are of no use: that
 		// one may be torn, and its reference ended.
-		if !sidecar.Has(&m) || sidecar.Blob.Key == "" {
+		if line == nil || sidecar.Blob.Key == "" {
 			wrote, err := s.appendMissing(ctx, &blob, &sidecar, &m)
 			if err != nil {
 				return err
@@ -173,7 +178,13 @@ func (s *store) completeSidecar(ctx context.Context, key storage.BlobKey, mirror
 				sidecar.Torn, sidecar.Blob.Key = false, key
 			}
 		}
-		s.blobs.Mirrored(blob.Path)
+	}
+	if found >= 0 {
+		if err := s.blobs.RenewSidecar(ctx, blob.Path, found); err != nil {
+			return err
+		}
+	}
+	for _, m := range mirrors {
 		s.ledger.payMirror(m)
 	}
 	return nil

@@ -133,3 +133,30 @@ func TestStrictCase(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []workload.Violation(nil), verdict.Violations)
 }
+
+// Every protocol that is broken on purpose breaks a promise after some cut under
+// the strict model.
+func TestStrictMutations(t *testing.T) {
+	requireFUSE(t)
+	for _, m := range mutations() {
+		t.Run(m.name, func(t *testing.T) {
+			run := &strict.Run{Seed: 1, SyncFS: engine.WithSyncFS, Configure: m.configure, Scratch: scratch(t)}
+			rec, err := run.Record(context.Background())
+			require.NoError(t, err)
+			defer func() { require.NoError(t, rec.Close()) }()
+			for every := 16; ; every /= 4 {
+				out, err := rec.Try(context.Background(), strict.Plan{Every: every, Seeds: 2, Seed: 1})
+				require.NoError(t, err)
+				t.Logf("every %d events: %d cuts, %d failed", every, out.Cuts, len(out.Failures))
+				for _, f := range out.Failures {
+					t.Log(f.String())
+					require.NoError(t, os.RemoveAll(f.Case))
+				}
+				if len(out.Failures) > 0 {
+					return
+				}
+				require.Greater(t, every, 1, "no cut notices")
+			}
+		})
+	}
+}

@@ -257,9 +257,9 @@ func TestSidecarOfTombstones(t *testing.T) {
 	}}
 	require.Equal(t, map[storage.UUID]*storage.RefRow{a: s.Lines[1].Ref}, s.Live())
 	for _, m := range []storage.Mirror{{UUID: a}, {UUID: b}, {UUID: b, Deleted: true}} {
-		require.True(t, s.Has(&m), "%+v", m)
+		require.NotNil(t, s.Line(&m), "%+v", m)
 	}
 	for _, m := range []storage.Mirror{{UUID: a, Deleted: true}, {UUID: storage.UUID{}}, {Deleted: true}} {
-		require.False(t, s.Has(&m), "%+v", m)
+		require.Nil(t, s.Line(&m), "%+v", m)
 	}
 }

@@ -16,6 +16,7 @@ type SidecarLine struct {
 	AfterTorn bool // what is there does not end in a newline
 	Ref       *RefRow
 	Deleted   UUID
+	At        int64 // of a line that was read, where it begins in its file, in bytes
 }
 
 // Sidecar is what a sidecar says.
@@ -27,15 +28,15 @@ type Sidecar struct {
 	Cause   error // why the last of them could not
 }
 
-// Has says whether the sidecar has the line that m stands for.
-func (s *Sidecar) Has(m *Mirror) bool {
+// Line is the line that m stands for, nil if the sidecar does not have it.
+func (s *Sidecar) Line(m *Mirror) *SidecarLine {
 	for i := range s.Lines {
 		l := &s.Lines[i]
 		if m.Deleted && l.Ref == nil && l.Deleted == m.UUID || !m.Deleted && l.Ref != nil && l.Ref.UUID == m.UUID {
-			return true
+			return l
 		}
 	}
-	return false
+	return nil
 }
 
 // Live is the references that the sidecar says are live, by UUID.

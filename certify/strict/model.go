@@ -230,8 +230,12 @@ func (m *Model) sync(n *node) {
 	delete(m.dirty, n.number)
 }
 
-// lose keeps what a node is now from ever becoming durable.
+// lose keeps the bytes that a file has now from ever becoming durable. Its size
+// and a directory's names stay what a later sync makes durable: a filesystem
+// that cannot write its own structures any more stops.
 func (m *Model) lose(n *node) {
-	n.changes, n.moves = nil, nil
-	delete(m.dirty, n.number)
+	n.changes = slices.DeleteFunc(n.changes, func(c change) bool { return c.index >= 0 })
+	if len(n.changes)+len(n.moves) == 0 {
+		delete(m.dirty, n.number)
+	}
 }

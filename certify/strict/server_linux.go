@@ -323,9 +323,10 @@ func (s *Server) SetXAttr(_ <-chan struct{}, _ *fuse.SetXAttrIn, attr string, da
 	return fuse.Status(syscall.ENOTSUP)
 }
 
-// Lose is a sync of a node that failed, or of all where the number is 0: what it
-// was about will never be durable, although it can be read, and the next sync
-// succeeds. That is what kernels do after a failed write to the disk.
+// Lose is a sync of a node that failed, or of all where the number is 0: the
+// bytes that it was about will never be durable, although they can be read, and
+// the next sync succeeds. That is what kernels do after a failed write to the
+// disk.
 func (s *Server) Lose(number uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
