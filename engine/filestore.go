@@ -26,6 +26,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/mediabolt/mediabolt/blobs"
@@ -184,6 +185,11 @@ func openStore(ctx context.Context, config FileStoreConfig) (_ *store, err error
 	if err != nil {
 		return nil, err
 	}
+	if !used && cfg.Sync != SyncNone {
+		if err := syncAbove(s.cfg.BaseDir); err != nil {
+			return nil, err
+		}
+	}
 	s.index, err = cfg.OpenIndex(ctx, IndexConfig{
 		Root: s.ctl, Create: !cfg.NoCreate && !used, Organization: cfg.Organization, NoSync: cfg.Sync == SyncNone,
 		LockTimeout: cfg.LockTimeout, FileMode: cfg.FileMode, Logger: cfg.Logger,
@@ -222,7 +228,7 @@ func (s *store) openDirs() error {
 		if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("%w: %s is not there", storage.ErrNoStore, dir)
 		}
-	} else if err := makeDirs(dir, s.cfg); err != nil {
+	} else if err := os.MkdirAll(dir, s.cfg.DirMode); err != nil {
 		return err
 	}
 	root, err := os.OpenRoot(s.cfg.BaseDir)
@@ -234,24 +240,18 @@ func (s *store) openDirs() error {
 	return err
 }
 
-// makeDirs makes a directory and those above it, and makes their names durable.
-func makeDirs(dir string, cfg FileStoreConfig) error {
-	if info, err := os.Stat(dir); err == nil && info.IsDir() {
-		return nil
-	}
-	parent := filepath.Dir(dir)
-	if parent != dir {
-		if err := makeDirs(parent, cfg); err != nil {
-			return err
+// syncAbove makes the name of the base directory of a new store, and of all above
+// it, durable: also those that an earlier attempt made, which was killed or could
+// not sync. A directory that may not be read, or knows no sync, was not made by
+// one.
+func syncAbove(dir string) error {
+	for parent := filepath.Dir(dir); parent != dir; dir, parent = parent, filepath.Dir(parent) {
+		err := syncDir(parent)
+		if err != nil && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, errors.ErrUnsupported) && !errors.Is(err, syscall.EINVAL) {
+			return fmt.Errorf("sync %s: %w", parent, err)
 		}
 	}
-	if err := os.Mkdir(dir, cfg.DirMode); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	if cfg.Sync == SyncNone {
-		return nil
-	}
-	return syncDir(parent)
+	return nil
 }
 
 func (s *store) close() error {

@@ -281,7 +281,7 @@ func TestMutations(t *testing.T) {
 	}
 	for _, m := range mutations() {
 		if m.lenient {
-			continue // see TestStrictMutations
+			continue // see TestStrictHalfSyncs
 		}
 		for _, kind := range kinds {
 			t.Run(m.name+"/"+kind, func(t *testing.T) {
@@ -335,7 +335,7 @@ func requireReproduced(t *testing.T, disks *disk.Disks, failure disk.Failure) {
 
 // Each half of making staged files durable is needed under the strict model,
 // which is no kinder than it has to be.
-func TestStrictMutations(t *testing.T) {
+func TestStrictHalfSyncs(t *testing.T) {
 	requireFUSE(t)
 	for name, half := range map[string]func(staging string) error{
 		"no fsync of the staged file": syncStagingDirs, "no fsync of the staging directory": syncStagedFiles,
