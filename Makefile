@@ -39,14 +39,16 @@ fuzz: ## run every fuzz target for FUZZTIME each
 		for f in $$($(GO) test -list '^Fuzz' $$p | grep ^Fuzz); do \
 			$(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1x $$p || exit 1; done; done
 
-# MEDIABOLT_PROOF is the form of a proof, MEDIABOLT_PROOF_SEED its fresh seed.
+# The proofs whose form MEDIABOLT_PROOF chooses; MEDIABOLT_PROOF_SEED is their fresh seed.
+PROOFS := ^(TestKill|TestConsistency|TestPowerCut|TestMutations|TestStrictCuts|TestFaultAtEveryCall)$$
+
 .PHONY: crash
 crash: ## prove crash safety, the long form (20 minutes at most)
-	MEDIABOLT_PROOF=long $(GO) test -count 1 -timeout 10m -v -run '^(TestKill|TestConsistency)$$' ./engine
+	MEDIABOLT_PROOF=long $(GO) test -count 1 -timeout 40m -v -run '$(PROOFS)' ./engine
 
 .PHONY: crash-short
 crash-short: ## prove crash safety, the short form (3 minutes at most)
-	MEDIABOLT_PROOF=short $(GO) test -count 1 -timeout 2m -v -run '^(TestKill|TestConsistency)$$' ./engine
+	MEDIABOLT_PROOF=short $(GO) test -count 1 -timeout 10m -v -run '$(PROOFS)' ./engine
 
 .PHONY: bench
 bench: ## measure the ratios to the floors of disk and cores (about 5 minutes)
