@@ -3,6 +3,7 @@ module github.com/mediabolt/mediabolt/bench
 go 1.26.0
 
 require (
+	github.com/HdrHistogram/hdrhistogram-go v1.4.0
 	github.com/mediabolt/mediabolt v0.0.0
 	github.com/stretchr/testify v1.12.1
 )
