@@ -80,7 +80,7 @@ func TestConformanceOfLossy(t *testing.T) {
 }
 
 // result is a line of the testing package's report on a case of the suite.
-var result = regexp.MustCompile(`(?m)^\s+--- (PASS|FAIL): TestConformanceOfLossy/[^/]+/(\S+) `)
+var result = regexp.MustCompile(`(?m)^\s+--- (PASS|FAIL): TestConformanceOfLossy/[^/\s]+/(\S+) `)
 
 // conformInChild runs the suite in a process of its own and says of each case
 // whether it passed.
