@@ -38,9 +38,10 @@ PRAGMA user_version = 1;
 
 // Columns in the order in which rows are scanned.
 const (
-	blobColumns = `b.key, b.path, b.organization, b.size, b.crc, b.digest, b.mime, b.refs, b.created, b.accessed`
+	blobColumns = `key, path, organization, size, crc, digest, mime, refs, created, accessed`
 	refColumns  = `r.uuid, r.blob, r.session, r.conversation, r.run, r.user, r.message, r.content, r.type, r.mime, r.labels, r.created`
-	pairs       = `SELECT ` + refColumns + `, ` + blobColumns + ` FROM refs r CROSS JOIN blobs b ON b.key = r.blob `
+	pairs       = `SELECT ` + refColumns + `, b.key, b.path, b.organization, b.size, b.crc, b.digest, b.mime, b.refs, b.created, b.accessed
+		FROM refs r CROSS JOIN blobs b ON b.key = r.blob `
 )
 
 // Changes, all run by the one connection that writes.
@@ -49,7 +50,7 @@ const (
 	sqlCommit      = `COMMIT`
 	sqlRollback    = `ROLLBACK`
 	sqlTouch       = `UPDATE blobs SET accessed = ?2 WHERE key = ?1`
-	sqlCount       = `UPDATE blobs AS b SET refs = refs + ?2 WHERE key = ?1 RETURNING ` + blobColumns
+	sqlCount       = `UPDATE blobs SET refs = refs + ?2 WHERE key = ?1 RETURNING ` + blobColumns
 	sqlInsertBlob  = `INSERT INTO blobs VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)`
 	sqlDeleteBlob  = `DELETE FROM blobs WHERE key = ?1`
 	sqlInsertRef   = `INSERT INTO refs VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)`
@@ -60,9 +61,9 @@ const (
 	sqlPayUnlink   = `DELETE FROM unlinks WHERE path = ?1`
 	sqlTotals      = `UPDATE totals SET refs = refs + ?1, blobs = blobs + ?2, logical = logical + ?3, physical = physical + ?4`
 	sqlReadTotals  = `SELECT refs, blobs, logical, physical FROM totals`
-	sqlReadBlob    = `SELECT ` + blobColumns + ` FROM blobs b WHERE key = ?1`
+	sqlReadBlob    = `SELECT ` + blobColumns + ` FROM blobs WHERE key = ?1`
 	sqlReadPair    = pairs + `WHERE r.uuid = ?1`
-	sqlReadBlobs   = `SELECT ` + blobColumns + ` FROM blobs b WHERE key > ?1 ORDER BY key LIMIT ?2`
+	sqlReadBlobs   = `SELECT ` + blobColumns + ` FROM blobs WHERE key > ?1 ORDER BY key LIMIT ?2`
 	sqlReadMirrors = `SELECT uuid, deleted, blob FROM mirrors`
 	sqlReadUnlinks = `SELECT path FROM unlinks`
 )
