@@ -1,6 +1,7 @@
 package cell
 
 import (
+	"runtime"
 	"runtime/metrics"
 	"sync"
 	"time"
@@ -40,6 +41,9 @@ func (m *meter) end() {
 	m.allocs = readHeap().allocs - m.allocs
 	close(m.stop)
 	m.done.Wait()
+	// A short cell may have gone without a collection.
+	runtime.GC()
+	m.live = max(m.live, readHeap().live)
 }
 
 type heap struct{ allocs, heap, live int64 }
