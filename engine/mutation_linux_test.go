@@ -335,7 +335,7 @@ func requireReproduced(t *testing.T, disks *disk.Disks, failure disk.Failure) {
 
 // Each half of making staged files durable is needed under the strict model,
 // which is no kinder than it has to be.
-func TestStrictMutations(t *testing.T) {
+func TestStrictSyncHalves(t *testing.T) {
 	requireFUSE(t)
 	for name, half := range map[string]func(staging string) error{
 		"no fsync of the staged file": syncStagingDirs, "no fsync of the staging directory": syncStagedFiles,
