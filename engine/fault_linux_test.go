@@ -5,9 +5,11 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"iter"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -259,13 +261,13 @@ func runFault(t *testing.T, fault faulty.Fault, is error, sync func(engine.FileS
 
 // faultBudget is how long faults of all kinds are injected.
 func faultBudget() time.Duration {
-	switch os.Getenv("MEDIABOLT_PROOF") {
+	switch os.Getenv(proofEnv) {
 	case "long":
 		return 0
 	case "short":
 		return 40 * time.Second
 	}
-	return 15 * time.Second
+	return 10 * time.Second
 }
 
 // faultCaseEnv names a fault: its kind, the mode, and which call, with slashes.
@@ -276,43 +278,33 @@ const faultCaseEnv = "MEDIABOLT_FAULT_CASE"
 // and the store goes on.
 func TestFaultAtEveryCall(t *testing.T) {
 	requireFUSE(t)
-	budget := faultBudget() / time.Duration(len(faultKinds)*len(strictModes))
-	r := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 3))
+	// As many kinds run at a time as there are processors.
+	budget := faultBudget() * time.Duration(runtime.GOMAXPROCS(0)) / time.Duration(len(faultKinds)*len(strictModes))
+	seed := freshSeed(t)
 	one := strings.Split(os.Getenv(faultCaseEnv), "/")
-	for _, kind := range faultKinds {
+	for i, kind := range faultKinds {
 		for mode, sync := range strictModes {
 			if len(one) == 3 && (one[0] != kind.name || one[1] != mode) {
 				continue
 			}
 			t.Run(kind.name+"/"+mode, func(t *testing.T) {
-				start, tried, hits := time.Now(), 0, map[string]int{}
-				for n := 1; ; n++ {
+				t.Parallel()
+				r := rand.New(rand.NewPCG(seed, uint64(2*i+len(mode))))
+				tried, hits := 0, map[string]int{}
+				for n := range faultNumbers(t, r, kind.fault, one, budget) {
 					fault := kind.fault
 					fault.At = n
-					if len(one) == 3 {
-						at, err := strconv.Atoi(one[2])
-						require.NoError(t, err)
-						fault.At = at
-					}
 					hit, wrong := runFault(t, fault, kind.is, sync)
+					if hit == "" && n > 1 && len(one) != 3 && budget == 0 {
+						break // the run has no such call: every one has failed once
+					}
 					tried++
 					hits[hit]++
 					for _, w := range wrong {
-						t.Errorf("call %d, a %s, answers %s: %s", fault.At, hit, kind.name, w)
+						t.Errorf("call %d, a %s, answers %s: %s", n, hit, kind.name, w)
 					}
-					if len(wrong) > 0 && len(one) != 3 {
+					if len(wrong) > 0 {
 						t.Logf("%s='%s/%s/%d' go test -run TestFaultAtEveryCall ./engine", faultCaseEnv, kind.name, mode, n)
-					}
-					if hit == "" || len(one) == 3 {
-						break
-					}
-					if budget > 0 {
-						spent := float64(time.Since(start)) / float64(budget)
-						if spent > 1 {
-							break
-						}
-						// Steps as long as the calls that are left need.
-						n += r.IntN(1 + max(1, int(float64(faultCalls-n)/max(1, float64(tried)*(1-spent)/max(spent, 0.01)))))
 					}
 				}
 				t.Logf("%d faults: %v", tried, hits)
@@ -321,5 +313,34 @@ func TestFaultAtEveryCall(t *testing.T) {
 	}
 }
 
-// faultCalls is about how many calls a use of the store makes.
-const faultCalls = 600
+// faultNumbers are the numbers of the calls to fail: the one that was asked for,
+// all from 1 on, or, within a budget of time, some at random.
+func faultNumbers(t *testing.T, r *rand.Rand, fault faulty.Fault, one []string, budget time.Duration) iter.Seq[int] {
+	if len(one) == 3 {
+		at, err := strconv.Atoi(one[2])
+		require.NoError(t, err)
+		return func(yield func(int) bool) { yield(at) }
+	}
+	calls := faultCalls
+	if fault.Changes || fault.Short {
+		calls = faultChanges
+	}
+	start := time.Now()
+	return func(yield func(int) bool) {
+		for n := 1; budget == 0 || time.Since(start) < budget; n++ {
+			if budget > 0 {
+				n = 1 + r.IntN(calls)
+			}
+			if !yield(n) {
+				return
+			}
+		}
+	}
+}
+
+// faultCalls is about how many calls a use of the store makes, faultChanges how
+// many of them change something or make it durable.
+const (
+	faultCalls   = 1000
+	faultChanges = 200
+)

@@ -20,6 +20,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -127,6 +128,9 @@ func New(kind, dir string, spec any) (*Mount, error) {
 	m := &Mount{Dir: dir, child: exec.Command(self)}
 	m.child.Env = append(os.Environ(), specEnv+"="+string(text))
 	m.child.Stderr = os.Stderr
+	// A signal to the group of whoever mounts must not end it before it has
+	// unmounted.
+	m.child.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if m.stdin, err = m.child.StdinPipe(); err != nil {
 		return nil, err
 	}
