@@ -42,7 +42,7 @@ fuzz: ## run every fuzz target for FUZZTIME each
 			$(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1x $$p || exit 1; done; done
 
 # The proofs whose form MEDIABOLT_PROOF chooses; MEDIABOLT_PROOF_SEED is their fresh seed.
-PROOFS := ^(TestKill|TestConsistency|TestPowerCut|TestMutations|TestStrictCuts|TestFaultAtEveryCall)$$
+PROOFS := ^(TestKill|TestConsistency|TestPowerCut|TestMutations|TestStrictCuts|TestStrictMutations|TestStrictHalfSyncs|TestFaultAtEveryCall)$$
 
 .PHONY: crash
 crash: ## prove crash safety, the long form (20 minutes at most)

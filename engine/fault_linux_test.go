@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -260,13 +261,13 @@ func runFault(t *testing.T, fault faulty.Fault, is error, sync func(engine.FileS
 
 // faultBudget is how long faults of all kinds are injected.
 func faultBudget() time.Duration {
-	switch os.Getenv("MEDIABOLT_PROOF") {
+	switch os.Getenv(proofEnv) {
 	case "long":
 		return 0
 	case "short":
 		return 40 * time.Second
 	}
-	return 15 * time.Second
+	return 10 * time.Second
 }
 
 // faultCaseEnv names a fault: its kind, the mode, and which call, with slashes.
@@ -277,15 +278,18 @@ const faultCaseEnv = "MEDIABOLT_FAULT_CASE"
 // and the store goes on.
 func TestFaultAtEveryCall(t *testing.T) {
 	requireFUSE(t)
-	budget := faultBudget() / time.Duration(len(faultKinds)*len(strictModes))
-	r := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 3))
+	// As many kinds run at a time as there are processors.
+	budget := faultBudget() * time.Duration(runtime.GOMAXPROCS(0)) / time.Duration(len(faultKinds)*len(strictModes))
+	seed := freshSeed(t)
 	one := strings.Split(os.Getenv(faultCaseEnv), "/")
-	for _, kind := range faultKinds {
+	for i, kind := range faultKinds {
 		for mode, sync := range strictModes {
 			if len(one) == 3 && (one[0] != kind.name || one[1] != mode) {
 				continue
 			}
 			t.Run(kind.name+"/"+mode, func(t *testing.T) {
+				t.Parallel()
+				r := rand.New(rand.NewPCG(seed, uint64(2*i+len(mode))))
 				tried, hits := 0, map[string]int{}
 				for n := range faultNumbers(t, r, kind.fault, one, budget) {
 					fault := kind.fault
@@ -318,7 +322,7 @@ func faultNumbers(t *testing.T, r *rand.Rand, fault faulty.Fault, one []string, 
 		return func(yield func(int) bool) { yield(at) }
 	}
 	calls := faultCalls
-	if fault.Changes {
+	if fault.Changes || fault.Short {
 		calls = faultChanges
 	}
 	start := time.Now()
@@ -337,6 +341,6 @@ func faultNumbers(t *testing.T, r *rand.Rand, fault faulty.Fault, one []string, 
 // faultCalls is about how many calls a use of the store makes, faultChanges how
 // many of them change something or make it durable.
 const (
-	faultCalls   = 600
-	faultChanges = 180
+	faultCalls   = 1000
+	faultChanges = 200
 )

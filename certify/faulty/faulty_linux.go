@@ -20,7 +20,8 @@ type Fault struct {
 	At int
 	// Errno is what it answers.
 	Errno syscall.Errno
-	// Short makes a write take half of its bytes first: the next write fails.
+	// Short counts only writes, and makes one take half of its bytes first: the
+	// next one fails.
 	Short bool
 	// Changes counts only calls that may change something or make it durable.
 	Changes bool
@@ -56,7 +57,7 @@ type filesystem struct {
 func (f *filesystem) call(name string, changes bool) fuse.Status {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.fault.Changes && !changes {
+	if f.fault.Short || f.fault.Changes && !changes {
 		return fuse.OK
 	}
 	f.told.Calls++
