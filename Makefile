@@ -43,10 +43,12 @@ fuzz: ## run every fuzz target for FUZZTIME each
 .PHONY: crash
 crash: ## prove crash safety, the long form (20 minutes at most)
 	MEDIABOLT_PROOF=long $(GO) test -count 1 -timeout 10m -v -run '^(TestKill|TestConsistency)$$' ./engine
+	MEDIABOLT_PROOF=long $(GO) test -count 1 -timeout 15m -v -run '^(TestPowerCut|TestMutations|TestStrictHalfSyncs|TestStrictMutations)$$' ./engine
 
 .PHONY: crash-short
 crash-short: ## prove crash safety, the short form (3 minutes at most)
 	MEDIABOLT_PROOF=short $(GO) test -count 1 -timeout 2m -v -run '^(TestKill|TestConsistency)$$' ./engine
+	MEDIABOLT_PROOF=short $(GO) test -count 1 -timeout 3m -v -run '^(TestPowerCut|TestMutations|TestStrictHalfSyncs|TestStrictMutations)$$' ./engine
 
 .PHONY: bench
 bench: ## measure the ratios to the floors of disk and cores (about 5 minutes)
