@@ -64,7 +64,7 @@ func TestPowerCut(t *testing.T) {
 	plans := []disk.Plan{{Seeds: []uint64{freshSeed(t)}, Limit: 2 * time.Second, Recoveries: 20}}
 	switch os.Getenv(proofEnv) {
 	case "long":
-		plans[0].Limit = time.Minute
+		plans[0].Limit = 30 * time.Second
 		plans = append(plans, disk.Plan{Seeds: []uint64{1}, Recoveries: 20}) // every cut
 	case "short":
 		plans[0].Seeds, plans[0].Limit = append(plans[0].Seeds, 1), 6*time.Second
