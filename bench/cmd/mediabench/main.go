@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"regexp"
 	"runtime/debug"
+	"strings"
 
 	"github.com/mediabolt/mediabolt/bench/cell"
 	"github.com/mediabolt/mediabolt/bench/driver"
@@ -42,7 +43,7 @@ func exit(err error) {
 
 func run(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return errors.New("which one?\n" + usage)
+		return fmt.Errorf("no command given: %s", strings.TrimSpace(usage))
 	}
 	switch args[0] {
 	case "ratios":
