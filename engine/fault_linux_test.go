@@ -239,9 +239,11 @@ func (r *faultRun) judge(t *testing.T, when string, choice strict.Choice) {
 // runFault uses a store while the nth call fails, and says whether there was
 // one.
 func runFault(t *testing.T, fault faulty.Fault, is error, sync func(engine.FileStoreConfig, func() error) engine.FileStoreConfig) (hit string, wrong []string) {
-	mount, err := faulty.New(scratch(t))
+	dir, err := os.MkdirTemp(scratchDir, "mediabolt-")
 	require.NoError(t, err)
-	defer func() { require.NoError(t, mount.Close()) }()
+	mount, err := faulty.New(dir)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, errors.Join(mount.Close(), os.Remove(dir))) }()
 	r := &faultRun{mount: mount, is: is, journal: workload.NewJournal(nil, nil),
 		config: engine.FileStoreConfig{BaseDir: filepath.Join(mount.Dir, "store"), EnableDeduplication: true, NoSyncFS: sync == nil}}
 	if sync != nil {
@@ -311,6 +313,16 @@ func TestFaultAtEveryCall(t *testing.T) {
 			})
 		}
 	}
+}
+
+// The sync of the directory that the store's own is made in fails. A second
+// opening finds the store's directory there and must not take that for durable.
+func TestFaultWhileTheStoreIsMade(t *testing.T) {
+	requireFUSE(t)
+	const syncOfTheParent = 2 // after the mkdir
+	hit, wrong := runFault(t, faulty.Fault{At: syncOfTheParent, Errno: syscall.EIO, Changes: true}, storage.ErrIO, nil)
+	require.Equal(t, "fsyncdir", hit)
+	require.Empty(t, wrong)
 }
 
 // faultNumbers are the numbers of the calls to fail: the one that was asked for,

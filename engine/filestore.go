@@ -26,6 +26,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/mediabolt/mediabolt/blobs"
@@ -222,7 +223,7 @@ func (s *store) openDirs() error {
 		if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("%w: %s is not there", storage.ErrNoStore, dir)
 		}
-	} else if err := makeDirs(dir, s.cfg); err != nil {
+	} else if err := s.makeDirs(dir); err != nil {
 		return err
 	}
 	root, err := os.OpenRoot(s.cfg.BaseDir)
@@ -234,24 +235,50 @@ func (s *store) openDirs() error {
 	return err
 }
 
-// makeDirs makes a directory and those above it, and makes their names durable.
-func makeDirs(dir string, cfg FileStoreConfig) error {
-	if info, err := os.Stat(dir); err == nil && info.IsDir() {
-		return nil
-	}
-	parent := filepath.Dir(dir)
-	if parent != dir {
-		if err := makeDirs(parent, cfg); err != nil {
+// makeDirs makes the directories down to dir and makes their names durable. Until
+// the store has been open it does not trust those that are there: an earlier
+// attempt may have made them and then failed to sync.
+func (s *store) makeDirs(dir string) error {
+	if root, err := os.OpenRoot(s.cfg.BaseDir); err == nil {
+		used, err := blobs.Used(root)
+		if err := errors.Join(err, root.Close()); err != nil || used {
 			return err
 		}
 	}
-	if err := os.Mkdir(dir, cfg.DirMode); err != nil && !errors.Is(err, fs.ErrExist) {
+	return makeDir(dir, &s.cfg)
+}
+
+func makeDir(dir string, cfg *FileStoreConfig) error {
+	parent := filepath.Dir(dir)
+	if parent == dir {
+		return nil
+	}
+	if err := makeDir(parent, cfg); err != nil {
 		return err
+	}
+	made := true
+	if err := os.Mkdir(dir, cfg.DirMode); err != nil {
+		if info, e := os.Stat(dir); !errors.Is(err, fs.ErrExist) && (e != nil || !info.IsDir()) {
+			return err
+		}
+		made = false
 	}
 	if cfg.Sync == SyncNone {
 		return nil
 	}
-	return syncDir(parent)
+	if err := syncDir(parent); err != nil && (made || failedDisk(err)) {
+		return err
+	}
+	return nil
+}
+
+// failedDisk says whether a sync failed for a reason that concerns a directory
+// which this program may have made: others may be unreadable, or of a filesystem
+// that has no such sync.
+func failedDisk(err error) bool {
+	err = storage.Classify(err)
+	return errors.Is(err, storage.ErrDiskSpace) || errors.Is(err, storage.ErrIO) &&
+		!errors.Is(err, syscall.EINVAL) && !errors.Is(err, errors.ErrUnsupported)
 }
 
 func (s *store) close() error {

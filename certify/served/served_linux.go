@@ -18,6 +18,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strings"
 	"sync"
 	"syscall"
@@ -69,6 +70,9 @@ func Main(kind string, make func(spec json.RawMessage) (Filesystem, error)) {
 }
 
 func (o *order) serve(make func(json.RawMessage) (Filesystem, error)) error {
+	// Whoever mounts may be killed at any time, also while it is told "ready":
+	// a mount without its server must not stay.
+	signal.Ignore(syscall.SIGPIPE, syscall.SIGINT, syscall.SIGTERM)
 	fs, err := make(o.Spec)
 	if err != nil {
 		return err
