@@ -2,6 +2,8 @@
 
 GO          ?= go
 FUZZTIME    ?= 30s
+THRESHOLDS  ?= 100%
+PROFILE     ?= quick
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 VERSION     := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 MODULES     := . $(patsubst %/go.mod,%,$(wildcard bench/go.mod))
@@ -39,20 +41,36 @@ fuzz: ## run every fuzz target for FUZZTIME each
 		for f in $$($(GO) test -list '^Fuzz' $$p | grep ^Fuzz); do \
 			$(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1x $$p || exit 1; done; done
 
-# MEDIABOLT_PROOF is the form of a proof, MEDIABOLT_PROOF_SEED its fresh seed.
+# The proofs whose form MEDIABOLT_PROOF chooses; MEDIABOLT_PROOF_SEED is their fresh seed.
+PROOFS := ^(TestKill|TestConsistency|TestPowerCut|TestMutations|TestStrictCuts|TestStrictMutations|TestStrictHalfSyncs|TestFaultAtEveryCall)$$
+
 .PHONY: crash
 crash: ## prove crash safety, the long form (20 minutes at most)
-	MEDIABOLT_PROOF=long $(GO) test -count 1 -timeout 10m -v -run '^(TestKill|TestConsistency)$$' ./engine
+	MEDIABOLT_PROOF=long $(GO) test -count 1 -timeout 40m -v -run '$(PROOFS)' ./engine
 
 .PHONY: crash-short
 crash-short: ## prove crash safety, the short form (3 minutes at most)
-	MEDIABOLT_PROOF=short $(GO) test -count 1 -timeout 2m -v -run '^(TestKill|TestConsistency)$$' ./engine
+	MEDIABOLT_PROOF=short $(GO) test -count 1 -timeout 10m -v -run '$(PROOFS)' ./engine
 
 .PHONY: bench
 bench: ## measure the ratios to the floors of disk and cores (about 5 minutes)
-	@cd bench && $(GO) run ./cmd/mediabench
+	@cd bench && $(GO) run ./cmd/mediabench ratios
 
 .PHONY: bench-short
-bench-short: ## run every measurement once, too short to mean anything
-	@cd bench && $(GO) run ./cmd/mediabench -rounds 1 -time 200ms -preload 20000
+bench-short: ## run every Go benchmark, too short to mean anything
 	@cd bench && $(GO) test -run '^$$' -bench . -benchtime 10x ./...
+
+.PHONY: bench-gate
+bench-gate: ## fail when a ratio to a floor is below THRESHOLDS of what it should be
+	@cd bench && $(GO) run ./cmd/mediabench gate -thresholds $(THRESHOLDS)
+
+.PHONY: bench-quick bench-full bench-scale
+bench-quick: ## measure floors, store and rivals, 5 minutes, into bench/quick.json
+bench-full: ## the same, 40 minutes, into bench/full.json
+bench-scale: ## with 10 million references, 40 minutes, into bench/scale.json
+bench-quick bench-full bench-scale: bench-%:
+	@cd bench && $(GO) run ./cmd/mediabench run -profile $* -out $*.json
+
+.PHONY: bench-report
+bench-report: ## make a page and plots of bench/PROFILE.json in bench/results
+	@cd bench && $(GO) run ./cmd/mediabench report $(PROFILE).json -o results/$(PROFILE)

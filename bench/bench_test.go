@@ -41,7 +41,7 @@ func mustOpen(b *testing.B) *engine.FileStore {
 	b.Helper()
 	s, err := OpenStore(b.TempDir())
 	require.NoError(b, err)
-	b.Cleanup(func() { require.NoError(b, closeWhole(context.Background(), s)) })
+	b.Cleanup(func() { require.NoError(b, CloseWhole(context.Background(), s)) })
 	return s
 }
 

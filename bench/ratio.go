@@ -2,6 +2,7 @@ package bench
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"slices"
 	"time"
@@ -10,9 +11,7 @@ import (
 // Ratio is a figure of mediabolt over the floor it is held to, both measured in
 // the same run.
 type Ratio struct {
-	Name   string
-	Floor  string  // what the floor is
-	Want   float64 // the least that the ratio should be
+	Target
 	Rounds []Round
 }
 
@@ -30,17 +29,17 @@ func (r *Ratio) Median() Round {
 
 // measure alternates floor and subject, so that what else the machine does
 // meets both.
-func (r *Ratio) measure(rounds int, d time.Duration, writers int, floor, subject func(writer int) func() error) error {
+func (r *Ratio) measure(ctx context.Context, rounds int, d time.Duration, floor, subject func(writer int) func() error) error {
 	for range rounds {
-		f, err := Rate(writers, d, floor)
+		f, err := Rate(ctx, r.Writers, d, floor)
 		if err != nil {
 			return fmt.Errorf("%s: floor: %w", r.Name, err)
 		}
-		s, err := Rate(writers, d, subject)
+		s, err := Rate(ctx, r.Writers, d, subject)
 		if err != nil {
 			return fmt.Errorf("%s: %w", r.Name, err)
 		}
-		r.Rounds = append(r.Rounds, Round{f, s})
+		r.Rounds = append(r.Rounds, Round{f.PerSecond(), s.PerSecond()})
 	}
 	return nil
 }

@@ -3,10 +3,10 @@ package bench
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"time"
 
 	"github.com/mediabolt/mediabolt/engine"
@@ -15,8 +15,10 @@ import (
 
 // Sizes of the contents that are measured, in bytes.
 const (
+	smallSize = 4 << 10
 	storeSize = 100 << 10
 	readSize  = 1 << 20
+	largeSize = 16 << 20
 )
 
 // manyWriters is the concurrency of a busy service.
@@ -27,10 +29,11 @@ type Suite struct {
 	Dir    string        // a scratch directory on the filesystem to be measured
 	Rounds int           // per ratio
 	Time   time.Duration // per floor and per subject of a round
-	// Preload is how many references the large index has.
+	// Preload is how many references the large index has. Zero: that ratio is
+	// left out.
 	Preload int
-	// Only leaves out the ratios whose names it does not match. Nil: none.
-	Only *regexp.Regexp
+	// Only leaves out the targets that it says no to. Nil: none.
+	Only func(Target) bool
 	// Done is called with each ratio once it is measured.
 	Done func(*Ratio)
 }
@@ -44,7 +47,7 @@ func (s *Suite) Run(ctx context.Context) error {
 			return err
 		}
 		if err := step(ctx, dir); err != nil {
-			return fmt.Errorf("%w (its files are left in %s)", err, dir)
+			return errors.Join(err, os.RemoveAll(dir))
 		}
 		if err := os.RemoveAll(dir); err != nil {
 			return err
@@ -53,16 +56,20 @@ func (s *Suite) Run(ctx context.Context) error {
 	return nil
 }
 
-func (s *Suite) ratio(r *Ratio, writers int, floor, subject func(writer int) func() error) error {
-	if s.Only != nil && !s.Only.MatchString(r.Name) {
+// ratio measures a target, unless it is left out.
+func (s *Suite) ratio(ctx context.Context, t Target, floor, subject func(writer int) func() error) error {
+	if !s.wants(t) {
 		return nil
 	}
-	if err := r.measure(s.Rounds, s.Time, writers, floor, subject); err != nil {
+	r := &Ratio{Target: t}
+	if err := r.measure(ctx, s.Rounds, s.Time, floor, subject); err != nil {
 		return err
 	}
 	s.Done(r)
 	return nil
 }
+
+func (s *Suite) wants(t Target) bool { return s.Only == nil || s.Only(t) }
 
 // stores measures stores of new contents.
 func (s *Suite) stores(ctx context.Context, dir string) error {
@@ -75,25 +82,24 @@ func (s *Suite) stores(ctx context.Context, dir string) error {
 		return err
 	}
 	for _, r := range []struct {
-		who     string
-		writers int
-		want    float64
-	}{{"64 writers", manyWriters, 0.8}, {"1 writer", 1, 0.4}} {
-		err := s.ratio(&Ratio{
-			Name:  "store new 100 KiB, " + r.who,
-			Floor: "create, write, fdatasync, rename", Want: r.want,
-		}, r.writers,
-			func(w int) func() error { return disk.Writer(w, storeSize) },
-			func(int) func() error { return StoreNew(store, storeSize) })
+		target Target
+		size   int
+	}{{storeMany, storeSize}, {storeOne, storeSize}, {storeSmall, smallSize}, {storeLarge, largeSize}} {
+		err := s.ratio(ctx, r.target,
+			func(w int) func() error { return disk.Writer(w, r.size) },
+			func(int) func() error { return StoreNew(store, r.size) })
 		if err != nil {
 			return err
 		}
 	}
-	return closeWhole(ctx, store)
+	return CloseWhole(ctx, store)
 }
 
 // present measures stores of contents that are there.
 func (s *Suite) present(ctx context.Context, dir string) error {
+	if !s.wants(presentRaw) && !s.wants(presentText) {
+		return nil
+	}
 	store, err := OpenStore(dir)
 	if err != nil {
 		return err
@@ -101,16 +107,13 @@ func (s *Suite) present(ctx context.Context, dir string) error {
 	if err := Preload(store, storeSize); err != nil {
 		return err
 	}
-	hash := func(int) func() error { return HashFloor(storeSize) }
 	for _, r := range []struct {
-		name    string
-		want    float64
+		target  Target
 		encoded bool
-	}{{"StoreReader", 0.5, false}, {"Store, base64", 0.4, true}} {
-		err := s.ratio(&Ratio{
-			Name:  fmt.Sprintf("store present 100 KiB, %d writers, %s", manyWriters, r.name),
-			Floor: "SHA-256 on all cores", Want: r.want,
-		}, manyWriters, hash, func(int) func() error { return StorePresent(store, storeSize, r.encoded) })
+	}{{presentRaw, false}, {presentText, true}} {
+		err := s.ratio(ctx, r.target,
+			func(int) func() error { return HashFloor(storeSize) },
+			func(int) func() error { return StorePresent(store, storeSize, r.encoded) })
 		if err != nil {
 			return err
 		}
@@ -122,7 +125,7 @@ func (s *Suite) present(ctx context.Context, dir string) error {
 	if stats.Blobs != present {
 		return fmt.Errorf("%d blobs after storing %d contents again and again", stats.Blobs, present)
 	}
-	return closeWhole(ctx, store)
+	return CloseWhole(ctx, store)
 }
 
 // reads measures reading one blob again and again.
@@ -136,29 +139,28 @@ func (s *Suite) reads(ctx context.Context, dir string) error {
 		return err
 	}
 	file := filepath.Join(dir, ref.Metadata["path"])
-	err = s.ratio(&Ratio{Name: "Retrieve 1 MiB", Floor: "os.ReadFile and standard base64", Want: 2}, 1,
-		func(int) func() error { return ReadFloor(file, true) }, func(int) func() error { return Retrieve(store, ref) })
-	if err != nil {
-		return err
-	}
 	for _, r := range []struct {
-		name  string
-		reuse bool
-	}{{"a new buffer", false}, {"one buffer", true}} {
-		err = s.ratio(&Ratio{Name: "Open and read 1 MiB, verified, into " + r.name, Floor: "os.ReadFile", Want: 0.8}, 1,
-			func(int) func() error { return ReadFloor(file, false) },
-			func(int) func() error { return OpenRead(store, ref, r.reuse) })
+		target  Target
+		encode  bool
+		subject func() error
+	}{
+		{retrieveOne, true, Retrieve(store, ref)},
+		{openNew, false, OpenRead(store, ref, false)},
+		{openReused, false, OpenRead(store, ref, true)},
+	} {
+		err := s.ratio(ctx, r.target,
+			func(int) func() error { return ReadFloor(file, r.encode) }, func(int) func() error { return r.subject })
 		if err != nil {
 			return err
 		}
 	}
-	return closeWhole(ctx, store)
+	return CloseWhole(ctx, store)
 }
 
 // large measures stores into a large index against stores into an empty one.
 func (s *Suite) large(ctx context.Context, dir string) error {
-	name := fmt.Sprintf("store new 100 KiB, %d writers, %d references there", manyWriters, s.Preload)
-	if s.Only != nil && !s.Only.MatchString(name) {
+	target := preloaded(s.Preload)
+	if s.Preload == 0 || !s.wants(target) {
 		return nil
 	}
 	full := filepath.Join(dir, "full")
@@ -173,10 +175,7 @@ func (s *Suite) large(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	err = s.ratio(&Ratio{
-		Name:  name,
-		Floor: "the same into an empty store", Want: 1 / 1.5,
-	}, manyWriters,
+	err = s.ratio(ctx, target,
 		func(int) func() error { return StoreNew(empty, storeSize) },
 		func(int) func() error { return StoreNew(store, storeSize) })
 	if err != nil {
@@ -186,11 +185,11 @@ func (s *Suite) large(ctx context.Context, dir string) error {
 	if err := store.Close(); err != nil {
 		return err
 	}
-	return closeWhole(ctx, empty)
+	return CloseWhole(ctx, empty)
 }
 
-// closeWhole closes a store that Verify finds nothing wrong with.
-func closeWhole(ctx context.Context, store *engine.FileStore) error {
+// CloseWhole closes a store that Verify finds nothing wrong with.
+func CloseWhole(ctx context.Context, store *engine.FileStore) error {
 	for finding, err := range store.Verify(ctx, engine.VerifyOptions{}) {
 		if err != nil {
 			return err

@@ -195,3 +195,10 @@ func (x *Index) Blobs(ctx context.Context, after storage.BlobKey, limit int) ([]
 	})
 	return page, x.wrap(err)
 }
+
+// Commits is how many records have been committed since the store was made.
+func (x *Index) Commits() uint64 {
+	x.writing.Lock()
+	defer x.writing.Unlock()
+	return x.changes.number
+}

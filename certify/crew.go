@@ -44,7 +44,9 @@ type kept struct {
 // error that should not be. What is under way then ends in order.
 func (c *crew) work(ctx context.Context) error {
 	shares, err := c.adopt(ctx)
-	if err != nil {
+	if errors.Is(err, storage.ErrClosed) {
+		return nil
+	} else if err != nil {
 		return err
 	}
 	ctx, stop := context.WithCancelCause(ctx)

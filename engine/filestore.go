@@ -185,6 +185,11 @@ func openStore(ctx context.Context, config FileStoreConfig) (_ *store, err error
 	if err != nil {
 		return nil, err
 	}
+	if !used && cfg.Sync != SyncNone {
+		if err := syncAbove(s.cfg.BaseDir); err != nil {
+			return nil, err
+		}
+	}
 	s.index, err = cfg.OpenIndex(ctx, IndexConfig{
 		Root: s.ctl, Create: !cfg.NoCreate && !used, Organization: cfg.Organization, NoSync: cfg.Sync == SyncNone,
 		LockTimeout: cfg.LockTimeout, FileMode: cfg.FileMode, Logger: cfg.Logger,
@@ -223,7 +228,7 @@ func (s *store) openDirs() error {
 		if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("%w: %s is not there", storage.ErrNoStore, dir)
 		}
-	} else if err := s.makeDirs(dir); err != nil {
+	} else if err := os.MkdirAll(dir, s.cfg.DirMode); err != nil {
 		return err
 	}
 	root, err := os.OpenRoot(s.cfg.BaseDir)
@@ -235,50 +240,18 @@ func (s *store) openDirs() error {
 	return err
 }
 
-// makeDirs makes the directories down to dir and makes their names durable. Until
-// the store has been open it does not trust those that are there: an earlier
-// attempt may have made them and then failed to sync.
-func (s *store) makeDirs(dir string) error {
-	if root, err := os.OpenRoot(s.cfg.BaseDir); err == nil {
-		used, err := blobs.Used(root)
-		if err := errors.Join(err, root.Close()); err != nil || used {
-			return err
+// syncAbove makes the name of the base directory of a new store, and of all above
+// it, durable: also those that an earlier attempt made, which was killed or could
+// not sync. A directory that may not be read, or knows no sync, was not made by
+// one.
+func syncAbove(dir string) error {
+	for parent := filepath.Dir(dir); parent != dir; dir, parent = parent, filepath.Dir(parent) {
+		err := syncDir(parent)
+		if err != nil && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, errors.ErrUnsupported) && !errors.Is(err, syscall.EINVAL) {
+			return fmt.Errorf("sync %s: %w", parent, err)
 		}
-	}
-	return makeDir(dir, &s.cfg)
-}
-
-func makeDir(dir string, cfg *FileStoreConfig) error {
-	parent := filepath.Dir(dir)
-	if parent == dir {
-		return nil
-	}
-	if err := makeDir(parent, cfg); err != nil {
-		return err
-	}
-	made := true
-	if err := os.Mkdir(dir, cfg.DirMode); err != nil {
-		if info, e := os.Stat(dir); !errors.Is(err, fs.ErrExist) && (e != nil || !info.IsDir()) {
-			return err
-		}
-		made = false
-	}
-	if cfg.Sync == SyncNone {
-		return nil
-	}
-	if err := syncDir(parent); err != nil && (made || failedDisk(err)) {
-		return err
 	}
 	return nil
-}
-
-// failedDisk says whether a sync failed for a reason that concerns a directory
-// which this program may have made: others may be unreadable, or of a filesystem
-// that has no such sync.
-func failedDisk(err error) bool {
-	err = storage.Classify(err)
-	return errors.Is(err, storage.ErrDiskSpace) || errors.Is(err, storage.ErrIO) &&
-		!errors.Is(err, syscall.EINVAL) && !errors.Is(err, errors.ErrUnsupported)
 }
 
 func (s *store) close() error {

@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"strconv"
 	"testing"
@@ -10,7 +11,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/mediabolt/mediabolt/certify/disk"
-	"github.com/mediabolt/mediabolt/engine"
 )
 
 // MEDIABOLT_PROOF says how much of a proof that has no end is tried: "long" for
@@ -61,29 +61,38 @@ func TestPowerCut(t *testing.T) {
 		repeatCut(t, disks, name, os.Getenv("MEDIABOLT_CUT_LOG"))
 		return
 	}
-	plan := disk.Plan{Seeds: []uint64{1}, Limit: 2 * time.Second, Recoveries: 20}
+	plans := []disk.Plan{{Seeds: []uint64{freshSeed(t)}, Limit: 2 * time.Second, Recoveries: 20}}
 	switch os.Getenv(proofEnv) {
 	case "long":
-		plan.Seeds, plan.Limit, plan.Recoveries = []uint64{1, freshSeed(t)}, 0, 50
+		plans[0].Limit = 30 * time.Second
+		plans = append(plans, disk.Plan{Seeds: []uint64{1}, Recoveries: 20}) // every cut
 	case "short":
-		plan.Seeds, plan.Limit = []uint64{1, freshSeed(t)}, 8*time.Second
+		plans[0].Seeds, plans[0].Limit = append(plans[0].Seeds, 1), 6*time.Second
 	}
 	for _, f := range disk.Filesystems() {
-		t.Run(f.Name, func(t *testing.T) {
-			plan.Kinds = []string{f.Name}
-			result, err := disk.Series(context.Background(), disks, plan)
-			t.Logf("%d cuts after %d of %d events of %d workloads, %d cuts of recoveries, %v: %d failed", result.Cuts, result.CutEvents,
-				result.Events, result.Recordings, result.RecoveryCuts, result.Elapsed.Round(time.Millisecond), len(result.Failures))
-			for _, failure := range result.Failures {
-				t.Error(failure.String())
-			}
-			require.NoError(t, err)
-			require.NotZero(t, result.Cuts)
-			if plan.Limit == 0 {
-				require.Equal(t, result.Events, result.CutEvents)
-				require.NotZero(t, result.RecoveryCuts)
-			}
-		})
+		for _, plan := range plans {
+			t.Run(fmt.Sprint(f.Name, "/", plan.Seeds), func(t *testing.T) {
+				plan.Kinds = []string{f.Name}
+				requireEveryCutKept(t, disks, plan)
+			})
+		}
+	}
+}
+
+// requireEveryCutKept requires that no cut of a plan breaks a promise.
+func requireEveryCutKept(t *testing.T, disks *disk.Disks, plan disk.Plan) {
+	t.Helper()
+	result, err := disk.Series(context.Background(), disks, plan)
+	t.Logf("%d cuts after %d of %d events of %d workloads, %d cuts of recoveries, %v: %d failed", result.Cuts, result.CutEvents,
+		result.Events, result.Recordings, result.RecoveryCuts, result.Elapsed.Round(time.Millisecond), len(result.Failures))
+	for _, failure := range result.Failures {
+		t.Error(failure.String())
+	}
+	require.NoError(t, err)
+	require.NotZero(t, result.Cuts)
+	require.NotZero(t, result.RecoveryCuts)
+	if plan.Limit == 0 {
+		require.Equal(t, result.Events, result.CutEvents)
 	}
 }
 
@@ -92,7 +101,7 @@ func repeatCut(t *testing.T, disks *disk.Disks, name, log string) {
 	t.Helper()
 	c, err := disk.ParseCase(name)
 	require.NoError(t, err)
-	recording, err := disk.Load(disks, c, log, func(config engine.FileStoreConfig) engine.FileStoreConfig { return config })
+	recording, err := disk.Load(disks, c, log)
 	require.NoError(t, err)
 	judged, err := recording.Cut(context.Background(), c.Event, c.Choice)
 	require.NoError(t, err)

@@ -68,7 +68,7 @@ func (r *Recording) Cut(ctx context.Context, event int, choice Choice) (_ *Judge
 		return nil, err
 	}
 	after := &Recording{Kind: r.Kind, Seed: r.Seed, Origin: r.Origin + int64(event),
-		disks: r.disks, disk: made.Disk, configure: r.configure}
+		Recover: r.Recover, disks: r.disks, disk: made.Disk}
 	judged := &Judged{Chance: made.Chance, Recovery: after}
 	defer func() {
 		if err != nil {
@@ -82,7 +82,7 @@ func (r *Recording) Cut(ctx context.Context, event int, choice Choice) (_ *Judge
 		return judged, ctx.Err()
 	}
 	after.Journal = r.Journal.Cut(after.Origin, m.clock(after.Origin))
-	if judged.Verdict, err = workload.Judge(ctx, after.target(m), after.Journal); err == nil {
+	if judged.Verdict, err = workload.Judge(ctx, m.target(r.Recover), after.Journal); err == nil {
 		after.Journal.Settle(judged.Verdict)
 		err = after.count()
 	}

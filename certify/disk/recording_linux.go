@@ -23,17 +23,19 @@ type Recording struct {
 	// Journal has the number of events at each moment, after Origin.
 	Journal *workload.Journal
 	Origin  int64
+	// Recover changes the configuration of the store after a cut. Nil leaves
+	// it as it is.
+	Recover func(engine.FileStoreConfig) engine.FileStoreConfig
 
-	disks     *Disks
-	disk      int
-	configure func(engine.FileStoreConfig) engine.FileStoreConfig
+	disks *Disks
+	disk  int
 }
 
 // storeDir is the directory of the store on a disk.
 const storeDir = "store"
 
-func (r *Recording) target(m *mounted) workload.Target {
-	return workload.Target{Dir: filepath.Join(m.dir, storeDir), Configure: r.configure}
+func (m *mounted) target(configure func(engine.FileStoreConfig) engine.FileStoreConfig) workload.Target {
+	return workload.Target{Dir: filepath.Join(m.dir, storeDir), Configure: configure}
 }
 
 // Record runs the workload of a seed on a new disk with a filesystem of a kind.
@@ -46,7 +48,7 @@ func Record(ctx context.Context, disks *Disks, kind string, seed uint64,
 	if err := disks.call("Make", kind, &made); err != nil {
 		return nil, err
 	}
-	r := &Recording{Kind: kind, Seed: seed, disks: disks, disk: made.Disk, configure: configure}
+	r := &Recording{Kind: kind, Seed: seed, disks: disks, disk: made.Disk}
 	m, err := disks.mount(r.disk)
 	if err != nil {
 		return nil, errors.Join(err, r.Drop())
@@ -54,7 +56,7 @@ func Record(ctx context.Context, disks *Disks, kind string, seed uint64,
 	r.Journal = workload.NewJournal(m.clock(0), nil)
 	err = m.mark(ctx)
 	if err == nil {
-		err = workload.Run(ctx, r.target(m), seed, r.Journal)
+		err = workload.Run(ctx, m.target(configure), seed, r.Journal)
 	}
 	if err == nil {
 		err = r.count()
@@ -94,13 +96,13 @@ func (r *Recording) Save(name string) (err error) {
 }
 
 // Load reads the recording that a case is one of, as it was saved.
-func Load(disks *Disks, c Case, name string, configure func(engine.FileStoreConfig) engine.FileStoreConfig) (_ *Recording, err error) {
+func Load(disks *Disks, c Case, name string) (_ *Recording, err error) {
 	var made Made
 	if err := disks.call("Load", name, &made); err != nil {
 		return nil, err
 	}
 	r := &Recording{Kind: made.Kind, Seed: c.Seed, Origin: c.Origin, Events: made.Events, Journal: workload.NewJournal(nil, nil),
-		disks: disks, disk: made.Disk, configure: configure}
+		disks: disks, disk: made.Disk}
 	f, err := os.Open(name + journalSuffix)
 	if err != nil {
 		return nil, errors.Join(err, r.Drop())

@@ -32,8 +32,9 @@ type Plan struct {
 	// LogDir is where recordings with a failure are saved. Default:
 	// os.TempDir.
 	LogDir string
-	// Configure changes the stores' configuration. Default: as it is.
-	Configure func(engine.FileStoreConfig) engine.FileStoreConfig
+	// Configure changes the configuration of the store that the workload uses,
+	// Recover that of the store after a cut. Default: as it is.
+	Configure, Recover func(engine.FileStoreConfig) engine.FileStoreConfig
 	// Progress is told after every cut of a recording; calls do not overlap.
 	Progress func(Progress)
 }
@@ -123,6 +124,7 @@ func (s *series) recording(ctx context.Context, kind string, seed uint64) (err e
 		return err
 	}
 	defer func() { err = errors.Join(err, r.Drop()) }()
+	r.Recover = s.plan.Recover
 	s.result.Recordings++
 	s.result.Events += r.Events
 	start := time.Now()

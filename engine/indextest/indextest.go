@@ -22,8 +22,8 @@ import (
 type Open = func(t *testing.T, dir string) engine.Index
 
 // Run runs the suite, each case on indexes of its own. At the end of a case
-// the index must find nothing wrong with itself, before and after it is
-// reopened.
+// the index must find nothing wrong with itself, and neither once it is opened
+// again, which is a test of its own called "reopened".
 func Run(t *testing.T, open func(t *testing.T, dir string) engine.Index) {
 	cases := []struct {
 		name string
@@ -59,7 +59,13 @@ func Run(t *testing.T, open func(t *testing.T, dir string) engine.Index) {
 		{"readers beside writers", testReadersBesideWriters},
 	}
 	for _, c := range cases {
-		t.Run(c.name, func(t *testing.T) { c.run(newFixture(t, open)) })
+		t.Run(c.name, func(t *testing.T) {
+			f := newFixture(t, open, t.TempDir())
+			c.run(f)
+			f.verify()
+			f.close()
+			t.Run("reopened", func(t *testing.T) { newFixture(t, open, f.dir).verify() })
+		})
 	}
 	t.Run("model", func(t *testing.T) { testModel(t, open) })
 }
@@ -74,21 +80,27 @@ type fixture struct {
 	made uint64 // references made so far
 }
 
-func newFixture(t *testing.T, open Open) *fixture {
-	f := &fixture{t: t, ctx: context.Background(), open: open, dir: t.TempDir()}
-	f.x = open(t, f.dir)
-	t.Cleanup(func() {
-		f.verify()
-		f.reopen()
-		f.verify()
-		require.NoError(t, f.x.Close())
-	})
+// newFixture opens the index in dir, and closes it when t ends.
+func newFixture(t *testing.T, open Open, dir string) *fixture {
+	f := &fixture{t: t, ctx: context.Background(), open: open, dir: dir}
+	f.x = open(t, dir)
+	t.Cleanup(f.close)
 	return f
+}
+
+// close closes the index unless it is closed.
+func (f *fixture) close() {
+	f.t.Helper()
+	if f.x != nil {
+		x := f.x
+		f.x = nil
+		require.NoError(f.t, x.Close())
+	}
 }
 
 func (f *fixture) reopen() {
 	f.t.Helper()
-	require.NoError(f.t, f.x.Close())
+	f.close()
 	f.x = f.open(f.t, f.dir)
 }
 

@@ -1,5 +1,4 @@
-// Command mediabench measures mediabolt against the floors of the machine it
-// runs on, and prints the ratios as a table.
+// Command mediabench measures mediabolt, its floors and its rivals.
 package main
 
 import (
@@ -10,57 +9,90 @@ import (
 	"os"
 	"os/signal"
 	"regexp"
-	"runtime"
 	"runtime/debug"
-	"text/tabwriter"
-	"time"
+	"strings"
 
-	"github.com/mediabolt/mediabolt/bench"
+	"github.com/mediabolt/mediabolt/bench/cell"
+	"github.com/mediabolt/mediabolt/bench/driver"
+	"github.com/mediabolt/mediabolt/bench/plan"
+	"github.com/mediabolt/mediabolt/bench/report"
 )
 
-// gcPercent is GOGC of the measurement.
-const gcPercent = 1600
+const usage = `mediabench ratios   the ratios to the floors, alternating, as a table
+mediabench gate     the same, held to thresholds
+mediabench run      a profile, cell by cell, into a results file
+mediabench report   a page and plots of a results file
+Each has -help.`
 
 func main() {
+	if len(os.Args) == 2 && os.Args[1] == cell.Arg {
+		exit(cell.Child())
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := run(ctx, os.Args[1:]); err != nil && !errors.Is(err, flag.ErrHelp) {
+	exit(run(ctx, os.Args[1:]))
+}
+
+func exit(err error) {
+	if err != nil && !errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintln(os.Stderr, "mediabench:", err)
 		os.Exit(1)
 	}
+	os.Exit(0)
 }
 
 func run(ctx context.Context, args []string) error {
-	flags := flag.NewFlagSet("mediabench", flag.ContinueOnError)
-	s := bench.Suite{}
-	flags.StringVar(&s.Dir, "dir", os.TempDir(), "scratch `directory`, on the filesystem to be measured")
-	flags.IntVar(&s.Rounds, "rounds", 5, "measurements per ratio; the median is printed")
-	flags.DurationVar(&s.Time, "time", 2*time.Second, "length of one measurement")
-	flags.IntVar(&s.Preload, "preload", 1_000_000, "references in the large index")
-	flags.Func("only", "measure only the ratios whose names match this `regexp`", func(text string) (err error) {
-		s.Only, err = regexp.Compile(text)
+	if len(args) == 0 {
+		return fmt.Errorf("no command given: %s", strings.TrimSpace(usage))
+	}
+	switch args[0] {
+	case "ratios":
+		debug.SetGCPercent(gcPercent)
+		return ratios(ctx, args[1:])
+	case "gate":
+		debug.SetGCPercent(gcPercent)
+		return gate(ctx, args[1:])
+	case "run":
+		return measure(ctx, args[1:])
+	case "report":
+		return write(args[1:])
+	}
+	return fmt.Errorf("no such command: %q\n%s", args[0], usage)
+}
+
+func measure(ctx context.Context, args []string) error {
+	flags := flag.NewFlagSet("mediabench run", flag.ContinueOnError)
+	r := driver.Run{Progress: os.Stderr, Measure: cell.Measure, Fill: cell.Fill}
+	flags.StringVar(&r.Profile, "profile", "quick", "quick, full or scale")
+	flags.StringVar(&r.Dir, "dir", os.TempDir(), "scratch `directory`, on the filesystem to be measured")
+	flags.StringVar(&r.Out, "out", "results.json", "results `file`; what it has is not measured again")
+	flags.Func("only", "measure only what this `regexp` matches of \"series name\"", func(text string) (err error) {
+		r.Only, err = regexp.Compile(text)
 		return err
 	})
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	if flags.NArg() > 0 || s.Rounds < 1 || s.Time <= 0 || s.Preload < 1 {
-		return fmt.Errorf("arguments %q: see mediabench -help", args)
-	}
-	// With the tiny heap of a benchmark the collector would run for every third
-	// megabyte, and that would be what is measured, of floor and store alike.
-	debug.SetGCPercent(gcPercent)
-	fmt.Printf("%d cores, %s/%s, %s; GOGC=%d; durable writes, median of %d rounds of %s\n\n",
-		runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, runtime.Version(), gcPercent, s.Rounds, s.Time)
-	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "what\tper second\tfloor\tper second\tratio\taim\t")
-	s.Done = func(r *bench.Ratio) {
-		m := r.Median()
-		fmt.Fprintf(w, "%s\t%.0f\t%s\t%.0f\t%.2f\t%.2f\t\n", r.Name, m.Subject, r.Floor, m.Floor, m.Ratio(), r.Want)
-		fmt.Fprintf(os.Stderr, "measured: %s\n", r.Name)
-	}
-	if err := s.Run(ctx); err != nil {
+	var err error
+	if r.Series, err = plan.Profile(r.Profile); err != nil {
 		return err
 	}
-	return w.Flush()
+	return r.Do(ctx)
+}
+
+func write(args []string) error {
+	flags := flag.NewFlagSet("mediabench report", flag.ContinueOnError)
+	dir := flags.String("o", "report", "`directory` for the page and the plots")
+	in := "results.json"
+	if len(args) > 0 && args[0] != "" && args[0][0] != '-' {
+		in, args = args[0], args[1:]
+	}
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	lines, _, err := driver.Read(in)
+	if err != nil {
+		return err
+	}
+	return report.Write(lines, *dir)
 }

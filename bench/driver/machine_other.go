@@ -1,0 +1,5 @@
+//go:build !linux
+
+package driver
+
+func describe(*Machine, string) {}

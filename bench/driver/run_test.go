@@ -1,0 +1,91 @@
+package driver_test
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/mediabolt/mediabolt/bench/cell"
+	"github.com/mediabolt/mediabolt/bench/driver"
+	"github.com/mediabolt/mediabolt/bench/plan"
+)
+
+// TestMain lets this program be the child that cells run in.
+func TestMain(m *testing.M) {
+	if len(os.Args) == 2 && os.Args[1] == cell.Arg {
+		if err := cell.Child(); err != nil {
+			_, _ = os.Stderr.WriteString(err.Error())
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// small is cells of every scope, measured for real and briefly.
+func small() []plan.Series {
+	const d = 30 * time.Millisecond
+	cells := []cell.Cell{
+		{Scope: cell.Floor, Op: cell.Create, Size: 4096, Writers: 4, Time: d},
+		{Scope: cell.Index, Op: cell.Delete, Size: 4096, Writers: 4, Refs: 500, Index: "boltindex", Time: d},
+		{Scope: cell.Engine, Op: cell.Mixed, Size: 4096, Writers: 4, Refs: 2000, Index: "boltindex", Time: d},
+		{Scope: cell.Engine, Op: cell.Opening, Size: 4096, Writers: 4, Index: "boltindex", Time: d},
+	}
+	for i := range cells {
+		cells[i].Series = "small"
+	}
+	return []plan.Series{{Name: "small", Cells: cells}}
+}
+
+func TestRunResumes(t *testing.T) {
+	dir := t.TempDir()
+	out := filepath.Join(dir, "results.json")
+	ctx, cancel := context.WithCancel(context.Background())
+	measured := 0
+	r := driver.Run{
+		Profile: "small", Series: small(), Dir: dir, Out: out, Progress: &bytes.Buffer{}, Fill: cell.Fill,
+		Measure: func(ctx context.Context, c cell.Cell, dir string) (*cell.Result, error) {
+			if measured == 2 {
+				cancel()
+			}
+			res, err := cell.Measure(ctx, c, dir)
+			if err == nil {
+				measured++
+			}
+			return res, err
+		},
+	}
+	require.ErrorIs(t, r.Do(ctx), context.Canceled)
+	lines, _, err := driver.Read(out)
+	require.NoError(t, err)
+	require.Len(t, lines, 2)
+	left, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Len(t, left, 1, "scratch directories stay")
+
+	f, err := os.OpenFile(out, os.O_APPEND|os.O_WRONLY, 0)
+	require.NoError(t, err)
+	_, err = f.WriteString(`{"profile":"sma`) // as a crash leaves it
+	require.NoError(t, err)
+	require.NoError(t, f.Close())
+
+	measured = 100
+	require.NoError(t, r.Do(context.Background()))
+	require.Equal(t, 102, measured, "cells were measured again, or not at all")
+	require.NoError(t, r.Do(context.Background()))
+	require.Equal(t, 102, measured)
+
+	lines, _, err = driver.Read(out)
+	require.NoError(t, err)
+	require.Len(t, lines, 4)
+	for _, l := range lines {
+		require.Positive(t, l.Ops, l.Cell.Name())
+	}
+	require.Positive(t, lines[1].Commits)
+	require.Positive(t, lines[3].OpenKilled)
+}

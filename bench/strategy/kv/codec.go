@@ -1,0 +1,227 @@
+package kv
+
+import (
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/mediabolt/mediabolt/storage"
+)
+
+// rowVersion leads every row. Its fields follow in order: numbers as varints,
+// texts as their length in bytes, a uvarint, and the bytes.
+const rowVersion = 1
+
+func appendText[T ~string | ~[]byte](to []byte, s T) []byte {
+	return append(binary.AppendUvarint(to, uint64(len(s))), s...)
+}
+
+// EncodeBlob is the row of a blob. A digest that the key holds is left out.
+func EncodeBlob(b *storage.BlobRow) []byte {
+	row := make([]byte, 0, 64+len(b.Path)+len(b.MimeType))
+	row = append(row, rowVersion)
+	row = appendText(row, b.Path)
+	row = appendText(row, b.Organization)
+	row = binary.AppendVarint(row, b.Size)
+	row = binary.AppendUvarint(row, uint64(b.CRC))
+	if _, inKey := b.Key.Digest(); inKey || b.Digest.IsZero() {
+		row = appendText(row, "")
+	} else {
+		row = appendText(row, b.Digest[:])
+	}
+	row = appendText(row, b.MimeType)
+	row = binary.AppendVarint(row, b.Refs)
+	row = binary.AppendVarint(row, toMicro(b.CreatedAt))
+	return binary.AppendVarint(row, toMicro(b.AccessedAt))
+}
+
+// DecodeBlob is the inverse of EncodeBlob, or ErrCorrupted.
+func DecodeBlob(key storage.BlobKey, row []byte) (storage.BlobRow, error) {
+	f := fieldsOf(row)
+	b := storage.BlobRow{
+		Key: key, Path: f.text(), Organization: storage.OrganizationMode(f.text()),
+		Size: f.number(), CRC: uint32(f.unsigned()),
+	}
+	digest := f.text()
+	b.MimeType, b.Refs = f.text(), f.number()
+	b.CreatedAt, b.AccessedAt = fromMicro(f.number()), fromMicro(f.number())
+	if d, inKey := key.Digest(); inKey {
+		b.Digest = d
+	} else {
+		copy(b.Digest[:], digest)
+	}
+	if f.bad || len(f.rest) > 0 || !key.Valid() || b.Path == "" || b.Size < 0 {
+		return storage.BlobRow{}, fmt.Errorf("%w: blob %s: row of path %q, size %d", storage.ErrCorrupted, key, b.Path, b.Size)
+	}
+	return b, nil
+}
+
+func encodeRef(ref *storage.RefRow) []byte {
+	m := &ref.Metadata
+	row := make([]byte, 0, 128)
+	row = append(row, rowVersion)
+	for _, text := range [...]string{string(ref.Blob), m.SessionID, m.ConversationID, m.RunID, m.UserID, ref.Type, ref.MimeType} {
+		row = appendText(row, text)
+	}
+	row = binary.AppendVarint(row, int64(m.MessageIndex))
+	row = binary.AppendVarint(row, int64(m.ContentIndex))
+	row = binary.AppendVarint(row, toMicro(m.CreatedAt))
+	row = binary.AppendUvarint(row, uint64(len(m.Labels)))
+	for _, name := range slices.Sorted(maps.Keys(m.Labels)) {
+		row = appendText(appendText(row, name), m.Labels[name])
+	}
+	return row
+}
+
+func decodeRef(id storage.UUID, row []byte) (storage.RefRow, error) {
+	f := fieldsOf(row)
+	ref := storage.RefRow{UUID: id, Blob: storage.BlobKey(f.text())}
+	m := &ref.Metadata
+	m.SessionID, m.ConversationID, m.RunID, m.UserID = f.text(), f.text(), f.text(), f.text()
+	ref.Type, ref.MimeType = f.text(), f.text()
+	m.MessageIndex, m.ContentIndex = int(f.number()), int(f.number())
+	m.CreatedAt = fromMicro(f.number())
+	for n := f.unsigned(); n > 0 && !f.bad; n-- {
+		if m.Labels == nil {
+			m.Labels = make(map[string]string, min(n, storage.MaxLabels))
+		}
+		name := f.text()
+		m.Labels[name] = f.text()
+	}
+	if f.bad || len(f.rest) > 0 || !ref.Blob.Valid() {
+		return storage.RefRow{}, fmt.Errorf("%w: reference %s: row of blob %q", storage.ErrCorrupted, id, ref.Blob)
+	}
+	return ref, nil
+}
+
+// EncodeTotals is a row of the totals.
+func EncodeTotals(c storage.Counters) []byte {
+	row := []byte{rowVersion}
+	for _, n := range [...]int64{c.Refs, c.Blobs, c.LogicalBytes, c.PhysicalBytes} {
+		row = binary.AppendVarint(row, n)
+	}
+	return row
+}
+
+func decodeTotals(row []byte) (storage.Counters, error) {
+	f := fieldsOf(row)
+	c := storage.Counters{Refs: f.number(), Blobs: f.number(), LogicalBytes: f.number(), PhysicalBytes: f.number()}
+	if f.bad || len(f.rest) > 0 {
+		return c, fmt.Errorf("%w: totals %x", storage.ErrCorrupted, row)
+	}
+	return c, nil
+}
+
+// sum adds two totals.
+func sum(a, b storage.Counters) storage.Counters {
+	return storage.Counters{
+		Refs: a.Refs + b.Refs, Blobs: a.Blobs + b.Blobs,
+		LogicalBytes: a.LogicalBytes + b.LogicalBytes, PhysicalBytes: a.PhysicalBytes + b.PhysicalBytes,
+	}
+}
+
+// fields reads a row field by field. After a field that is not there everything
+// is zero.
+type fields struct {
+	rest []byte
+	bad  bool
+}
+
+func fieldsOf(row []byte) *fields {
+	if len(row) == 0 || row[0] != rowVersion {
+		return &fields{bad: true}
+	}
+	return &fields{rest: row[1:]}
+}
+
+func (f *fields) fail() {
+	f.bad, f.rest = true, nil
+}
+
+func (f *fields) unsigned() uint64 {
+	n, width := binary.Uvarint(f.rest)
+	if width <= 0 {
+		f.fail()
+		return 0
+	}
+	f.rest = f.rest[width:]
+	return n
+}
+
+func (f *fields) number() int64 {
+	n, width := binary.Varint(f.rest)
+	if width <= 0 {
+		f.fail()
+		return 0
+	}
+	f.rest = f.rest[width:]
+	return n
+}
+
+func (f *fields) text() string {
+	n := f.unsigned()
+	if n > uint64(len(f.rest)) {
+		f.fail()
+		return ""
+	}
+	s := string(f.rest[:n])
+	f.rest = f.rest[n:]
+	return s
+}
+
+// noTime stands for the zero time, which has no use as a time of its own.
+const noTime = math.MinInt64
+
+func toMicro(t time.Time) int64 {
+	if t.IsZero() {
+		return noTime
+	}
+	return t.UnixMicro()
+}
+
+func fromMicro(us int64) time.Time {
+	if us == noTime {
+		return time.Time{}
+	}
+	return time.UnixMicro(us).UTC()
+}
+
+// mirrorKey is the key of a line that a sidecar is owed.
+func mirrorKey(m *storage.Mirror) []byte {
+	kind := byte('+')
+	if m.Deleted {
+		kind = '-'
+	}
+	return append(m.UUID[:len(m.UUID):len(m.UUID)], kind)
+}
+
+func decodeMirror(key, value []byte) (storage.Mirror, error) {
+	m := storage.Mirror{Blob: storage.BlobKey(value)}
+	if len(key) != len(m.UUID)+1 || key[16] != '+' && key[16] != '-' || !m.Blob.Valid() {
+		return m, fmt.Errorf("%w: mirror row %x of blob %q", storage.ErrCorrupted, key, value)
+	}
+	copy(m.UUID[:], key)
+	m.Deleted = key[16] == '-'
+	return m, nil
+}
+
+// memberKey is the key of reference id in the list of one ID.
+func memberKey(id string, ref storage.UUID) []byte {
+	key := make([]byte, 0, len(id)+1+len(ref))
+	return append(append(append(key, id...), 0), ref[:]...)
+}
+
+// membership is a list that a reference is in, if its ID is set.
+type membership struct {
+	table Table
+	id    string
+}
+
+func memberships(m *storage.MediaMetadata) [4]membership {
+	return [...]membership{
+		{BySession, m.SessionID}, {ByConversation, m.ConversationID}, {ByRun, m.RunID}, {ByUser, m.UserID},
+	}
+}

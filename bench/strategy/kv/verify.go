@@ -1,0 +1,131 @@
+package kv
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/mediabolt/mediabolt/storage"
+)
+
+// Verify checks the rows against one another. It keeps a number for every blob in
+// memory.
+func (x *Index) Verify(ctx context.Context) ([]storage.Finding, error) {
+	a := &audit{ctx: ctx, refs: make(map[storage.BlobKey]int64)}
+	err := x.view(ctx, func(r Reader) error {
+		for _, step := range [...]func(Reader) error{a.references, a.lists, a.blobs, a.mirrors, a.totals} {
+			if err := step(r); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return a.findings, err
+}
+
+// audit is one run of Verify, on one state.
+type audit struct {
+	ctx      context.Context
+	findings []storage.Finding
+	sum      storage.Counters
+	refs     map[storage.BlobKey]int64 // references of each blob
+	members  int64                     // entries that the lists should have
+}
+
+func (a *audit) report(f storage.Finding) {
+	f.Severity = storage.SeverityDamage
+	a.findings = append(a.findings, f)
+}
+
+// rows goes through a table as long as there is no error.
+func (a *audit) rows(r Reader, table Table, fn func(Row) error) error {
+	for row, err := range r.From(table, nil) {
+		if err == nil {
+			err = a.ctx.Err()
+		}
+		if err == nil {
+			err = fn(row)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *audit) references(r Reader) error {
+	return a.rows(r, Refs, func(row Row) error {
+		id := storage.UUID(row.Key)
+		ref, blob, err := readPair(r, id, row.Value)
+		if err != nil {
+			a.report(storage.Finding{Kind: storage.FindingDangling, Ref: id.String(), Detail: err.Error()})
+			return nil
+		}
+		a.refs[ref.Blob]++
+		a.sum.Refs++
+		a.sum.LogicalBytes += blob.Size
+		for _, m := range memberships(&ref.Metadata) {
+			if m.id == "" {
+				continue
+			}
+			a.members++
+			if _, found, err := r.Get(m.table, memberKey(m.id, id)); err != nil {
+				return err
+			} else if !found {
+				a.report(storage.Finding{Kind: storage.FindingDangling, Ref: id.String(),
+					Detail: fmt.Sprintf("reference is not in the list %d of %q", m.table, m.id)})
+			}
+		}
+		return nil
+	})
+}
+
+// lists counts what the lists hold: with every reference in its lists, as many as
+// the references have IDs leave none that is of no reference.
+func (a *audit) lists(r Reader) error {
+	var entries int64
+	for _, m := range memberships(&storage.MediaMetadata{}) {
+		if err := a.rows(r, m.table, func(Row) error { entries++; return nil }); err != nil {
+			return err
+		}
+	}
+	if entries != a.members {
+		a.report(storage.Finding{Kind: storage.FindingDangling,
+			Detail: fmt.Sprintf("lists of IDs have %d entries, the reference rows %d", entries, a.members)})
+	}
+	return nil
+}
+
+func (a *audit) blobs(r Reader) error {
+	return a.rows(r, Blobs, func(row Row) error {
+		key := storage.BlobKey(row.Key)
+		blob, err := DecodeBlob(key, row.Value)
+		if err != nil {
+			a.report(storage.Finding{Kind: storage.FindingIndex, Blob: key.String(), Detail: err.Error()})
+			return nil
+		}
+		a.sum.Blobs++
+		a.sum.PhysicalBytes += blob.Size
+		if a.refs[key] != blob.Refs {
+			a.report(storage.Finding{Kind: storage.FindingRefcount, Path: blob.Path, Blob: key.String(),
+				Detail: fmt.Sprintf("refcount %d, but %d reference rows", blob.Refs, a.refs[key])})
+		}
+		return nil
+	})
+}
+
+func (a *audit) mirrors(r Reader) error {
+	return a.rows(r, Mirrors, func(row Row) error {
+		if _, err := decodeMirror(row.Key, row.Value); err != nil {
+			a.report(storage.Finding{Kind: storage.FindingIndex, Detail: err.Error()})
+		}
+		return nil
+	})
+}
+
+func (a *audit) totals(r Reader) error {
+	kept, err := allTotals(r)
+	if err == nil && kept != a.sum {
+		a.report(storage.Finding{Kind: storage.FindingCounter, Detail: fmt.Sprintf("totals %+v, the rows add up to %+v", kept, a.sum)})
+	}
+	return err
+}

@@ -1,0 +1,133 @@
+package sqlindex
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"github.com/mediabolt/mediabolt/storage"
+)
+
+// each goes through the rows of a query.
+func (s *statements) each(query string, fn func(scanner) error, args ...any) error {
+	rows, err := s.prepared[query].Query(args...)
+	if err != nil {
+		return err
+	}
+	return scanAll(rows, fn)
+}
+
+func scanAll(rows *sql.Rows, fn func(scanner) error) error {
+	var err error
+	for err == nil && rows.Next() {
+		err = fn(rows)
+	}
+	return errors.Join(err, rows.Err(), rows.Close())
+}
+
+// Blob is a blob's row; see engine.Index.
+func (x *Index) Blob(ctx context.Context, key storage.BlobKey) (storage.BlobRow, error) {
+	if err := ctx.Err(); err != nil {
+		return storage.BlobRow{}, err
+	}
+	blob, err := scanBlob(x.readers.prepared[sqlReadBlob].QueryRow([]byte(key)))
+	if errors.Is(err, sql.ErrNoRows) {
+		return blob, fmt.Errorf("%w: blob %s", storage.ErrNotFound, key)
+	}
+	return blob, x.wrap(err)
+}
+
+// Ref is a reference and its blob; see engine.Index.
+func (x *Index) Ref(ctx context.Context, id storage.ID) (storage.RefRow, storage.BlobRow, error) {
+	if err := ctx.Err(); err != nil {
+		return storage.RefRow{}, storage.BlobRow{}, err
+	}
+	pair, err := scanPair(x.readers.prepared[sqlReadPair].QueryRow(id.UUID[:]))
+	if errors.Is(err, sql.ErrNoRows) || err == nil && id.String()[:6] != pair.Blob.NameHash() {
+		return storage.RefRow{}, storage.BlobRow{}, storage.ErrNotFound
+	}
+	return pair.Ref, pair.Blob, x.wrap(err)
+}
+
+// Refs is a page of references; see engine.Index.
+func (x *Index) Refs(ctx context.Context, filter storage.RefFilter, after storage.UUID, limit int) (page []storage.RefPair, next storage.UUID, more bool, err error) {
+	next = after
+	if err := ctx.Err(); err != nil {
+		return nil, next, false, err
+	}
+	ids := [...]string{filter.SessionID, filter.ConversationID, filter.RunID, filter.UserID}
+	by := ""
+	for i := range ids {
+		if ids[i] != "" {
+			by = idColumns[i]
+			break
+		}
+	}
+	err = x.readers.each(sqlReadPairs(by), func(row scanner) error {
+		pair, err := scanPair(row)
+		page = append(page, pair)
+		return err
+	}, after[:], limit+1, []byte(ids[0]), []byte(ids[1]), []byte(ids[2]), []byte(ids[3]))
+	if err != nil {
+		return nil, next, false, x.wrap(err)
+	}
+	if len(page) > limit {
+		page, more = page[:limit], true
+	}
+	if len(page) > 0 {
+		next = page[len(page)-1].Ref.UUID
+	}
+	return page, next, more, nil
+}
+
+// Blobs is a page of blobs; see engine.Index.
+func (x *Index) Blobs(ctx context.Context, after storage.BlobKey, limit int) ([]storage.BlobRow, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	var page []storage.BlobRow
+	err := x.readers.each(sqlReadBlobs, func(row scanner) error {
+		blob, err := scanBlob(row)
+		page = append(page, blob)
+		return err
+	}, []byte(after), limit)
+	return page, x.wrap(err)
+}
+
+// Counters are the totals; see engine.Index.
+func (x *Index) Counters(ctx context.Context) (storage.Counters, error) {
+	var c storage.Counters
+	if err := ctx.Err(); err != nil {
+		return c, err
+	}
+	err := x.readers.prepared[sqlReadTotals].QueryRow().Scan(&c.Refs, &c.Blobs, &c.LogicalBytes, &c.PhysicalBytes)
+	return c, x.wrap(err)
+}
+
+// Debt is what changes owe to the tree; see engine.Index.
+func (x *Index) Debt(ctx context.Context) (storage.Debt, error) {
+	var debt storage.Debt
+	if err := ctx.Err(); err != nil {
+		return debt, err
+	}
+	err := x.readers.each(sqlReadMirrors, func(row scanner) error {
+		var uuid, blob []byte
+		var m storage.Mirror
+		err := row.Scan(&uuid, &m.Deleted, &blob)
+		copy(m.UUID[:], uuid)
+		m.Blob = storage.BlobKey(blob)
+		debt.Mirrors = append(debt.Mirrors, m)
+		return err
+	})
+	if err != nil {
+		return debt, x.wrap(err)
+	}
+	err = x.readers.each(sqlReadUnlinks, func(row scanner) error {
+		var u storage.Unlink
+		err := row.Scan(&u.Path)
+		debt.Unlinks = append(debt.Unlinks, u)
+		return err
+	})
+	return debt, x.wrap(err)
+}

@@ -1,0 +1,87 @@
+// Package sqlindex is an index in a SQLite database (modernc.org/sqlite) in WAL
+// mode with synchronous=FULL: a commit is an append to the log and one sync.
+//
+// One connection writes, with prepared statements, one transaction after the
+// other; others read beside it. Rows are those of package boltindex; the lists of
+// IDs are partial indexes. IDs and keys are blobs, since a text of SQL ends at a
+// NUL for some of its functions. Times are microseconds since 1970 UTC.
+package sqlindex
+
+// formatVersion is the version of the schema, kept as SQLite's user_version.
+// Another one is refused.
+const formatVersion = 1
+
+const schema = `
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE totals (
+	id INTEGER PRIMARY KEY CHECK (id = 1), refs INTEGER NOT NULL, blobs INTEGER NOT NULL,
+	logical INTEGER NOT NULL, physical INTEGER NOT NULL
+);
+INSERT INTO totals VALUES (1, 0, 0, 0, 0);
+CREATE TABLE blobs (
+	key BLOB PRIMARY KEY, path TEXT NOT NULL, organization TEXT NOT NULL, size INTEGER NOT NULL, crc INTEGER NOT NULL,
+	digest BLOB NOT NULL, mime TEXT NOT NULL, refs INTEGER NOT NULL, created INTEGER NOT NULL, accessed INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE refs (
+	uuid BLOB PRIMARY KEY, blob BLOB NOT NULL, session BLOB NOT NULL, conversation BLOB NOT NULL, run BLOB NOT NULL,
+	user BLOB NOT NULL, message INTEGER NOT NULL, content INTEGER NOT NULL, type TEXT NOT NULL, mime TEXT NOT NULL,
+	labels BLOB NOT NULL, created INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX by_session ON refs (session) WHERE session <> x'';
+CREATE INDEX by_conversation ON refs (conversation) WHERE conversation <> x'';
+CREATE INDEX by_run ON refs (run) WHERE run <> x'';
+CREATE INDEX by_user ON refs (user) WHERE user <> x'';
+CREATE TABLE unlinks (path TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE mirrors (uuid BLOB, deleted INTEGER, blob BLOB NOT NULL, PRIMARY KEY (uuid, deleted)) WITHOUT ROWID;
+PRAGMA user_version = 1;
+`
+
+// Columns in the order in which rows are scanned.
+const (
+	blobColumns = `key, path, organization, size, crc, digest, mime, refs, created, accessed`
+	refColumns  = `r.uuid, r.blob, r.session, r.conversation, r.run, r.user, r.message, r.content, r.type, r.mime, r.labels, r.created`
+	pairs       = `SELECT ` + refColumns + `, b.key, b.path, b.organization, b.size, b.crc, b.digest, b.mime, b.refs, b.created, b.accessed
+		FROM refs r CROSS JOIN blobs b ON b.key = r.blob `
+)
+
+// Changes, all run by the one connection that writes.
+const (
+	sqlBegin       = `BEGIN IMMEDIATE`
+	sqlCommit      = `COMMIT`
+	sqlRollback    = `ROLLBACK`
+	sqlTouch       = `UPDATE blobs SET accessed = ?2 WHERE key = ?1`
+	sqlCount       = `UPDATE blobs SET refs = refs + ?2 WHERE key = ?1 RETURNING ` + blobColumns
+	sqlInsertBlob  = `INSERT INTO blobs VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)`
+	sqlDeleteBlob  = `DELETE FROM blobs WHERE key = ?1`
+	sqlInsertRef   = `INSERT INTO refs VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)`
+	sqlDeleteRef   = `DELETE FROM refs WHERE uuid = ?1`
+	sqlInsertDebt  = `INSERT INTO mirrors VALUES (?1, ?2, ?3)`
+	sqlDeleteDebt  = `DELETE FROM mirrors WHERE uuid = ?1 AND deleted = ?2`
+	sqlOweUnlink   = `INSERT INTO unlinks VALUES (?1)`
+	sqlPayUnlink   = `DELETE FROM unlinks WHERE path = ?1`
+	sqlTotals      = `UPDATE totals SET refs = refs + ?1, blobs = blobs + ?2, logical = logical + ?3, physical = physical + ?4`
+	sqlReadTotals  = `SELECT refs, blobs, logical, physical FROM totals`
+	sqlReadBlob    = `SELECT ` + blobColumns + ` FROM blobs WHERE key = ?1`
+	sqlReadPair    = pairs + `WHERE r.uuid = ?1`
+	sqlReadBlobs   = `SELECT ` + blobColumns + ` FROM blobs WHERE key > ?1 ORDER BY key LIMIT ?2`
+	sqlReadMirrors = `SELECT uuid, deleted, blob FROM mirrors`
+	sqlReadUnlinks = `SELECT path FROM unlinks`
+)
+
+// sqlReadPairs is a page of references after ?1, at most ?2, whose IDs are
+// ?3 to ?6 where these are not empty. The ID in column by is not empty, so that
+// its index can serve; without one the page comes from the table.
+func sqlReadPairs(by string) string {
+	query := pairs + `WHERE r.uuid > ?1`
+	for i, column := range idColumns {
+		at := string(rune('3' + i))
+		if column == by {
+			query += ` AND r.` + column + ` = ?` + at + ` AND r.` + column + ` <> x''`
+		} else {
+			query += ` AND (?` + at + ` = x'' OR r.` + column + ` = ?` + at + `)`
+		}
+	}
+	return query + ` ORDER BY r.uuid LIMIT ?2`
+}
+
+var idColumns = [...]string{"session", "conversation", "run", "user"}
