@@ -315,6 +315,16 @@ func TestFaultAtEveryCall(t *testing.T) {
 	}
 }
 
+// The sync of the directory that the store's own is made in fails. A second
+// opening finds the store's directory there and must not take that for durable.
+func TestFaultWhileTheStoreIsMade(t *testing.T) {
+	requireFUSE(t)
+	const syncOfTheParent = 2 // after the mkdir
+	hit, wrong := runFault(t, faulty.Fault{At: syncOfTheParent, Errno: syscall.EIO, Changes: true}, storage.ErrIO, nil)
+	require.Equal(t, "fsyncdir", hit)
+	require.Empty(t, wrong)
+}
+
 // faultNumbers are the numbers of the calls to fail: the one that was asked for,
 // all from 1 on, or, within a budget of time, some at random.
 func faultNumbers(t *testing.T, r *rand.Rand, fault faulty.Fault, one []string, budget time.Duration) iter.Seq[int] {
