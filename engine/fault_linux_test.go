@@ -319,7 +319,7 @@ func TestFaultAtEveryCall(t *testing.T) {
 // opening finds the store's directory there and must not take that for durable.
 func TestFaultWhileTheStoreIsMade(t *testing.T) {
 	requireFUSE(t)
-	const syncOfTheParent = 2 // after the mkdir
+	const syncOfTheParent = 3 // after the mkdir of the store and of .mediabolt
 	hit, wrong := runFault(t, faulty.Fault{At: syncOfTheParent, Errno: syscall.EIO, Changes: true}, storage.ErrIO, nil)
 	require.Equal(t, "fsyncdir", hit)
 	require.Empty(t, wrong)
