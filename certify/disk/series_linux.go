@@ -84,6 +84,7 @@ type series struct {
 
 	mu     sync.Mutex // guards the rest
 	result Result
+	start  time.Time // of the cuts of this recording
 	saved  map[*Recording]string
 }
 
@@ -127,8 +128,8 @@ func (s *series) recording(ctx context.Context, kind string, seed uint64) (err e
 	r.Recover = s.plan.Recover
 	s.result.Recordings++
 	s.result.Events += r.Events
-	start := time.Now()
-	defer func() { s.result.Elapsed += time.Since(start) }()
+	s.start = time.Now()
+	defer func() { s.result.Elapsed += time.Since(s.start) }()
 	workers := runtime.GOMAXPROCS(0)
 	if f.alone {
 		workers = 1
@@ -144,7 +145,7 @@ func (s *series) recording(ctx context.Context, kind string, seed uint64) (err e
 	for w := range workers {
 		group.Go(func() {
 			for m := range events {
-				if s.enough(ctx, start) {
+				if s.enough(ctx) {
 					return
 				}
 				if errs[w] = s.moment(ctx, r, m); errs[w] != nil {
@@ -174,10 +175,10 @@ func order(n int, seed uint64) []int {
 }
 
 // enough says whether no further cut of the recording is wanted.
-func (s *series) enough(ctx context.Context, start time.Time) bool {
+func (s *series) enough(ctx context.Context) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return ctx.Err() != nil || s.plan.Limit > 0 && time.Since(start) > s.plan.Limit || s.plan.First && len(s.result.Failures) > 0
+	return ctx.Err() != nil || s.plan.Limit > 0 && time.Since(s.start) > s.plan.Limit || s.plan.First && len(s.result.Failures) > 0
 }
 
 // moment is an event after which the power is cut.
@@ -223,6 +224,9 @@ func (s *series) recovery(ctx context.Context, judged *Judged, depth int) error 
 		return nil
 	}
 	for i := range recoveryCuts {
+		if i > 0 && s.enough(ctx) {
+			return nil
+		}
 		k := 1 + chance.IntN(opened)
 		if i == recoveryCuts-1 {
 			k = 1 + chance.IntN(r.Events)
