@@ -9,6 +9,7 @@ import (
 	"net/rpc"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -72,7 +73,19 @@ func Start(dir string) (_ *Disks, err error) {
 func (d *Disks) Close() error {
 	err := d.calls.Close()
 	if e := d.child.Wait(); e != nil {
-		err = errors.Join(err, fmt.Errorf("disk server: %w: %s", e, d.said.Bytes()))
+		err = errors.Join(err, fmt.Errorf("disk server: %w: %s", e, d.said.Bytes()), d.cleanUp())
+	}
+	return err
+}
+
+// cleanUp unmounts what a server that was killed has left. Loop devices go with
+// what was mounted from them.
+func (d *Disks) cleanUp() error {
+	left, err := filepath.Glob(filepath.Join(d.dir, mountPrefix+"*"))
+	for _, dir := range append(left, filepath.Join(d.dir, disksDir)) {
+		if e := unix.Unmount(dir, unix.MNT_DETACH); e != nil && e != unix.EINVAL { // not a mount point
+			err = errors.Join(err, fmt.Errorf("unmount %s: %w", dir, e))
+		}
 	}
 	return err
 }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/rpc"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"sync"
 	"syscall"
@@ -42,12 +43,14 @@ func init() {
 // serve serves disks below dir until its standard input, a socket, ends: then
 // whoever started it is gone. It leaves no mount and no loop device behind.
 func serve(dir string) (err error) {
+	// Whoever ends processes by their name means the one that started this.
+	signal.Ignore(unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	conn, err := net.FileConn(os.Stdin)
 	if err != nil {
 		return err
 	}
 	s := &server{dir: dir, root: &fs.Inode{}, disks: map[int]*served{}, bases: map[string]image{}}
-	mount := filepath.Join(dir, "disks")
+	mount := filepath.Join(dir, disksDir)
 	if err := os.Mkdir(mount, 0o700); err != nil {
 		return err
 	}
@@ -66,6 +69,13 @@ func serve(dir string) (err error) {
 	calls.ServeConn(conn)
 	return nil
 }
+
+// disksDir and mountPrefix name the mount points below a server's directory: of
+// the disks' files, and of what is on each.
+const (
+	disksDir    = "disks"
+	mountPrefix = "mount-"
+)
 
 // maxTransfer is the longest write that FUSE hands over, in bytes: the most
 // that it can.
@@ -118,10 +128,10 @@ func (s *server) mount(n int) (dir string, err error) {
 	if err != nil {
 		return "", err
 	}
-	if d.loop, err = attach(filepath.Join(s.dir, "disks", diskName(n))); err != nil {
+	if d.loop, err = attach(filepath.Join(s.dir, disksDir, diskName(n))); err != nil {
 		return "", err
 	}
-	dir = filepath.Join(s.dir, fmt.Sprintf("mount-%d", n))
+	dir = filepath.Join(s.dir, fmt.Sprint(mountPrefix, n))
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return "", errors.Join(err, d.loop.Close())
 	}
