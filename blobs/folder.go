@@ -11,9 +11,8 @@ import (
 // folder is a directory whose entries are reached without a walk of their path.
 // Where there is openat2(2) it is kept open; it was resolved beneath the base
 // directory, and its entries are named by one element, which is never followed.
-// Elsewhere it is a path. Staging and the final directory of a blob are entered
-// four times for each: by way of paths that was fourteen system calls, this way
-// it is six.
+// Elsewhere it is a path. A blob enters staging three times and its final
+// directory once; each walk by openat2 is two system calls more.
 type folder struct {
 	in   beneath
 	name string

@@ -448,7 +448,6 @@ func TestPruningBesidePublishing(t *testing.T) {
 	tr.requireEmpty()
 }
 
-// A prepared directory stays, also when all that was in it goes.
 // What a living process has in staging is never taken for what a crash left.
 func TestStagedTellsWhatIsInUse(t *testing.T) {
 	tr := mustOpen(t, t.TempDir(), blobs.Config{NoSync: true})
@@ -490,6 +489,7 @@ func TestStagedTellsWhatIsInUse(t *testing.T) {
 	}
 }
 
+// A prepared directory stays, also when all that was in it goes.
 func TestPreparedDirectoryStays(t *testing.T) {
 	tr := mustOpen(t, t.TempDir(), blobs.Config{NoSync: true})
 	key, name := blob(1, "r/s/c")
