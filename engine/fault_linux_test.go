@@ -267,7 +267,7 @@ func faultBudget() time.Duration {
 	case "long":
 		return 0
 	case "short":
-		return 40 * time.Second
+		return 18 * time.Second
 	}
 	return 10 * time.Second
 }

@@ -67,7 +67,7 @@ func TestPowerCut(t *testing.T) {
 		plans[0].Limit = 30 * time.Second
 		plans = append(plans, disk.Plan{Seeds: []uint64{1}, Recoveries: 20}) // every cut
 	case "short":
-		plans[0].Seeds, plans[0].Limit = append(plans[0].Seeds, 1), 6*time.Second
+		plans[0].Seeds, plans[0].Limit = append(plans[0].Seeds, 1), 5*time.Second
 	}
 	for _, f := range disk.Filesystems() {
 		for _, plan := range plans {

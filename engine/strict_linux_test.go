@@ -36,7 +36,7 @@ func strictProof(t *testing.T) strictCuts {
 	case "long":
 		return strictCuts{every: 1, seeds: 4, workloads: []uint64{1, fresh}, recoveries: 20}
 	case "short":
-		return strictCuts{every: 8, seeds: 2, workloads: []uint64{1, fresh}, recoveries: 3}
+		return strictCuts{every: 12, seeds: 2, workloads: []uint64{1, fresh}, recoveries: 2}
 	}
 	return strictCuts{every: 40, seeds: 1, workloads: []uint64{fresh}, recoveries: 1}
 }
