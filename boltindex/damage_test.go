@@ -437,12 +437,17 @@ func inUse(good, bad []byte) bool {
 
 // useCopy opens an index of these bytes, beside what dir has.
 func useCopy(dir string, data []byte, fn func(*boltindex.Index) error) error {
-	// A new directory each time, so that nothing of the last one is in the way.
-	work, err := os.MkdirTemp(dir, "damage")
+	// A new directory each time, so that nothing of the last one is in the way, in
+	// memory where that can be: making hundreds of them takes a disk long.
+	parent := dir
+	if info, err := os.Stat("/dev/shm"); err == nil && info.IsDir() {
+		parent = "/dev/shm"
+	}
+	work, err := os.MkdirTemp(parent, "mediabolt-damage-")
 	if err != nil {
 		return err
 	}
-	defer func() { _ = os.RemoveAll(work) }() // t.TempDir removes the rest
+	defer func() { _ = os.RemoveAll(work) }() // nothing is of use in it
 	if err := os.WriteFile(path(work), data, 0o600); err != nil {
 		return err
 	}
