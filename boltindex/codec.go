@@ -1,10 +1,10 @@
 package boltindex
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/fxamacker/cbor/v2"
 
@@ -14,7 +14,9 @@ import (
 // rowVersion leads every row.
 const rowVersion = 1
 
-// blobRecord is a blob row. The digest is left out where the key holds it.
+// blobRecord is a blob row. The digest is left out where the key holds it, and
+// what shorten.go is about is taken out of texts and times: Name out of Path,
+// words out of types.
 type blobRecord struct {
 	Path         string `cbor:"1,keyasint"`
 	Organization byte   `cbor:"2,keyasint"` // place in storage.OrganizationModes, from 1
@@ -25,6 +27,8 @@ type blobRecord struct {
 	Refs         int64  `cbor:"7,keyasint"`
 	Created      int64  `cbor:"8,keyasint,omitempty"`
 	Accessed     int64  `cbor:"9,keyasint,omitempty"`
+	Name         []byte `cbor:"10,keyasint,omitempty"`
+	MimeWord     uint64 `cbor:"11,keyasint,omitempty"`
 }
 
 // refRecord is a reference row.
@@ -40,6 +44,8 @@ type refRecord struct {
 	MimeType     string            `cbor:"9,keyasint,omitempty"`
 	Labels       map[string]string `cbor:"10,keyasint,omitempty"`
 	Created      int64             `cbor:"11,keyasint,omitempty"`
+	TypeWord     uint64            `cbor:"12,keyasint,omitempty"`
+	MimeWord     uint64            `cbor:"13,keyasint,omitempty"`
 }
 
 // countersRecord is the counters row.
@@ -95,13 +101,24 @@ func encodeBlob(b *storage.BlobRow) ([]byte, error) {
 		return nil, fmt.Errorf("blob %s: organization mode %q", b.Key, b.Organization)
 	}
 	r := blobRecord{
-		Path: b.Path, Organization: byte(mode), Size: b.Size, CRC: b.CRC, MimeType: b.MimeType,
-		Refs: b.Refs, Created: toMicro(b.CreatedAt), Accessed: toMicro(b.AccessedAt),
+		Organization: byte(mode), Size: b.Size, CRC: b.CRC,
+		Refs: b.Refs, Accessed: sinceMicro(b.AccessedAt, 0),
 	}
+	r.Path, r.Name = splitPath(b.Path)
+	r.MimeWord, r.MimeType = word(b.MimeType)
+	r.Created = sinceMicro(b.CreatedAt, r.base())
 	if _, inKey := b.Key.Digest(); !inKey && !b.Digest.IsZero() {
 		r.Digest = b.Digest[:]
 	}
 	return encode(&r)
+}
+
+// base is what the time of storing counts from.
+func (r *blobRecord) base() int64 {
+	if len(r.Name) != nameLength {
+		return 0
+	}
+	return mintedAt(nameID(r.Name).UUID)
 }
 
 func decodeBlob(key storage.BlobKey, row []byte) (storage.BlobRow, error) {
@@ -112,9 +129,13 @@ func decodeBlob(key storage.BlobKey, row []byte) (storage.BlobRow, error) {
 	if r.Organization == 0 || int(r.Organization) > len(modes) {
 		return storage.BlobRow{}, fmt.Errorf("%w: blob %s: row of organization mode %d", storage.ErrCorrupted, key, r.Organization)
 	}
+	mime, err := fromWord(r.MimeWord, r.MimeType)
+	if err != nil {
+		return storage.BlobRow{}, fmt.Errorf("blob %s: %w", key, err)
+	}
 	b := storage.BlobRow{
-		Key: key, Path: r.Path, Organization: modes[r.Organization-1], Size: r.Size, CRC: r.CRC, MimeType: r.MimeType,
-		Refs: r.Refs, CreatedAt: fromMicro(r.Created), AccessedAt: fromMicro(r.Accessed),
+		Key: key, Path: joinPath(r.Path, r.Name), Organization: modes[r.Organization-1], Size: r.Size, CRC: r.CRC, MimeType: mime,
+		Refs: r.Refs, CreatedAt: timeSince(r.Created, r.base()), AccessedAt: timeSince(r.Accessed, 0),
 	}
 	if d, inKey := key.Digest(); inKey {
 		b.Digest = d
@@ -129,11 +150,14 @@ func decodeBlob(key storage.BlobKey, row []byte) (storage.BlobRow, error) {
 
 func encodeRef(ref *storage.RefRow) ([]byte, error) {
 	m := &ref.Metadata
-	return encode(&refRecord{
+	r := refRecord{
 		Blob: []byte(ref.Blob), Session: m.SessionID, Conversation: m.ConversationID, Run: m.RunID, User: m.UserID,
-		Message: int64(m.MessageIndex), Content: int64(m.ContentIndex), Type: ref.Type, MimeType: ref.MimeType,
-		Labels: m.Labels, Created: toMicro(m.CreatedAt),
-	})
+		Message: int64(m.MessageIndex), Content: int64(m.ContentIndex),
+		Labels: m.Labels, Created: sinceMicro(m.CreatedAt, mintedAt(ref.UUID)),
+	}
+	r.TypeWord, r.Type = word(ref.Type)
+	r.MimeWord, r.MimeType = word(ref.MimeType)
+	return encode(&r)
 }
 
 func decodeRef(id storage.UUID, row []byte) (storage.RefRow, error) {
@@ -141,40 +165,22 @@ func decodeRef(id storage.UUID, row []byte) (storage.RefRow, error) {
 	if err := decode(row, &r); err != nil {
 		return storage.RefRow{}, fmt.Errorf("reference %s: %w", id, err)
 	}
+	kind, err := fromWord(r.TypeWord, r.Type)
+	mime, err2 := fromWord(r.MimeWord, r.MimeType)
+	if err := cmp.Or(err, err2); err != nil {
+		return storage.RefRow{}, fmt.Errorf("reference %s: %w", id, err)
+	}
 	ref := storage.RefRow{
-		UUID: id, Blob: storage.BlobKey(r.Blob), Type: r.Type, MimeType: r.MimeType,
+		UUID: id, Blob: storage.BlobKey(r.Blob), Type: kind, MimeType: mime,
 		Metadata: storage.MediaMetadata{
 			ConversationID: r.Conversation, SessionID: r.Session, RunID: r.Run, UserID: r.User,
-			MessageIndex: int(r.Message), ContentIndex: int(r.Content), CreatedAt: fromMicro(r.Created), Labels: r.Labels,
+			MessageIndex: int(r.Message), ContentIndex: int(r.Content), CreatedAt: timeSince(r.Created, mintedAt(id)), Labels: r.Labels,
 		},
 	}
 	if !ref.Blob.Valid() {
 		return storage.RefRow{}, fmt.Errorf("%w: reference %s: row of blob %q", storage.ErrCorrupted, id, r.Blob)
 	}
 	return ref, nil
-}
-
-// toMicro is a time in a row: 0 for the zero time, which takes no room then, and
-// otherwise microseconds since 1970, one more from 1970 on.
-func toMicro(t time.Time) int64 {
-	if t.IsZero() {
-		return 0
-	}
-	us := t.UnixMicro()
-	if us >= 0 {
-		us++
-	}
-	return us
-}
-
-func fromMicro(us int64) time.Time {
-	if us == 0 {
-		return time.Time{}
-	}
-	if us > 0 {
-		us--
-	}
-	return time.UnixMicro(us).UTC()
 }
 
 // mirrorKey is the key of a line that a sidecar is owed.
@@ -194,12 +200,6 @@ func decodeMirror(key, value []byte) (storage.Mirror, error) {
 	copy(m.UUID[:], key)
 	m.Deleted = key[16] == '-'
 	return m, nil
-}
-
-// memberKey is the key of reference id in the list of one ID.
-func memberKey(id string, ref storage.UUID) []byte {
-	key := make([]byte, 0, len(id)+1+len(ref))
-	return append(append(append(key, id...), 0), ref[:]...)
 }
 
 // memberships are the lists that a reference is in: bucket and ID.

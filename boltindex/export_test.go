@@ -1,6 +1,10 @@
 package boltindex
 
-import "os"
+import (
+	"os"
+
+	"github.com/mediabolt/mediabolt/storage"
+)
 
 // Sizes of the log, for tests.
 const (
@@ -24,3 +28,6 @@ func (x *Index) LogTo(files [2]*os.File) error {
 	}
 	return err
 }
+
+// MemberKey is the key of a reference in the list of an ID.
+func MemberKey(id string, ref storage.UUID) []byte { return memberKey(id, ref) }

@@ -43,7 +43,7 @@ func checkFormat(s *state) error {
 		return fmt.Errorf("%w: format %x", storage.ErrCorrupted, format)
 	}
 	if v := binary.BigEndian.Uint32(format); v != formatVersion {
-		return fmt.Errorf("%w: index format %d, this program knows %d: use a newer mediabolt", storage.ErrVersion, v, formatVersion)
+		return fmt.Errorf("%w: index format %d, this program knows %d: use the mediabolt that made it, or a newer one", storage.ErrVersion, v, formatVersion)
 	}
 	return nil
 }

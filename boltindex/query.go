@@ -128,8 +128,8 @@ func (x *Index) Refs(ctx context.Context, filter storage.RefFilter, after storag
 			if !bytes.HasPrefix(k, prefix) {
 				return nil
 			}
-			if len(k) != len(start) || bytes.Equal(k, start) {
-				continue // of a longer ID that begins with this one, or already seen
+			if bytes.Equal(k, start) {
+				continue // already seen
 			}
 			if len(page) == limit || scanned == maxScan {
 				more = true
@@ -155,14 +155,14 @@ func (x *Index) Refs(ctx context.Context, filter storage.RefFilter, after storag
 	return page, next, more, x.wrap(err)
 }
 
-// narrowest picks a list that holds every reference that filter lets through,
-// and what comes before the UUID in its keys.
+// narrowest picks a list that holds every reference that filter lets through, and
+// perhaps others, and what comes before the UUID in its keys.
 func narrowest(f *storage.RefFilter) (list bucket, prefix []byte) {
 	for _, m := range memberships(&storage.MediaMetadata{
 		ConversationID: f.ConversationID, SessionID: f.SessionID, RunID: f.RunID, UserID: f.UserID,
 	}) {
 		if m.id != "" {
-			return m.bucket, append([]byte(m.id), 0)
+			return m.bucket, listOf(m.id)
 		}
 	}
 	return bucketRefs, nil

@@ -13,19 +13,19 @@
 //	blobs     blob key       -> blob row
 //	refs      UUID           -> reference row
 //	by_session, by_conversation, by_run, by_user
-//	          ID 0x00 UUID   -> empty; only for IDs that are set
+//	          hash UUID      -> empty; only for IDs that are set. hash is the
+//	                            first 6 bytes of the ID's SHA-256
 //	unlinks   path           -> empty; a blob whose row is gone and whose
 //	                            files are still to be removed
 //	mirrors   UUID kind      -> blob key; a sidecar line that is not known to
 //	                            be durable yet. kind is '+' for an addition,
 //	                            '-' for a tombstone
 //
-// A blob key is storage.BlobKey's bytes. An ID may itself hold 0x00: an entry
-// belongs to an ID only if its key is exactly 17 bytes longer, and two IDs of
-// one length never share a key.
+// A blob key is storage.BlobKey's bytes. Two IDs may have their hash in common, and
+// then share a list: the reference's row says which is its own.
 //
 // Rows are a version byte and then CBOR (RFC 8949) with integer keys, as the
-// structs in codec.go say.
+// structs in codec.go say; shorten.go says how texts and times in them are.
 //
 // # Crash safety
 //
@@ -56,7 +56,7 @@
 package boltindex
 
 // formatVersion is the version of everything above. Another one is refused.
-const formatVersion = 1
+const formatVersion = 2
 
 // Names of files in the directory of the index.
 const (

@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 	bolt "go.etcd.io/bbolt"
 
+	"github.com/mediabolt/mediabolt/boltindex"
 	"github.com/mediabolt/mediabolt/storage"
 )
 
@@ -58,7 +59,6 @@ func TestVerifyFinds(t *testing.T) {
 	shared1, shared2, lone := storage.UUID{0: 1, 15: 9}, storage.UUID{0: 2, 15: 9}, storage.UUID{0: 3, 15: 8}
 	sharedKey := []byte(addition(shared1, storage.MediaMetadata{}).Blob.Key)
 	loneKey := []byte(addition(lone, storage.MediaMetadata{}).Blob.Key)
-	member := func(id string, u storage.UUID) []byte { return append(append([]byte(id), 0), u[:]...) }
 	cases := map[string]struct {
 		edit func(*bolt.Tx) error
 		kind storage.FindingKind
@@ -81,13 +81,13 @@ func TestVerifyFinds(t *testing.T) {
 			return b.Put([]byte(storage.UUIDKey(lone)), append([]byte{}, b.Get(loneKey)...))
 		}},
 		"size changed":              {edit: change("blobs", loneKey, blobSize, 1), kind: storage.FindingCounter},
-		"session entry gone":        {edit: drop("by_session", member("s", shared1)), kind: storage.FindingDangling, ref: shared1},
-		"conversation entry gone":   {edit: drop("by_conversation", member("c", shared1)), kind: storage.FindingDangling, ref: shared1},
-		"run entry gone":            {edit: drop("by_run", member("r", shared1)), kind: storage.FindingDangling, ref: shared1},
-		"user entry gone":           {edit: drop("by_user", member("u", shared1)), kind: storage.FindingDangling, ref: shared1},
-		"entry of an unknown one":   {edit: put("by_session", member("s", storage.UUID{0: 7})), kind: storage.FindingDangling, ref: storage.UUID{0: 7}},
-		"entry of another ID":       {edit: put("by_session", member("other", shared1)), kind: storage.FindingDangling},
-		"entry where no ID is set":  {edit: put("by_run", member("r", lone)), kind: storage.FindingDangling},
+		"session entry gone":        {edit: drop("by_session", boltindex.MemberKey("s", shared1)), kind: storage.FindingDangling, ref: shared1},
+		"conversation entry gone":   {edit: drop("by_conversation", boltindex.MemberKey("c", shared1)), kind: storage.FindingDangling, ref: shared1},
+		"run entry gone":            {edit: drop("by_run", boltindex.MemberKey("r", shared1)), kind: storage.FindingDangling, ref: shared1},
+		"user entry gone":           {edit: drop("by_user", boltindex.MemberKey("u", shared1)), kind: storage.FindingDangling, ref: shared1},
+		"entry of an unknown one":   {edit: put("by_session", boltindex.MemberKey("s", storage.UUID{0: 7})), kind: storage.FindingDangling, ref: storage.UUID{0: 7}},
+		"entry of another ID":       {edit: put("by_session", boltindex.MemberKey("other", shared1)), kind: storage.FindingDangling},
+		"entry where no ID is set":  {edit: put("by_run", boltindex.MemberKey("r", lone)), kind: storage.FindingDangling},
 		"entry too short":           {edit: put("by_user", []byte("u")), kind: storage.FindingDangling},
 		"ID changed in the row":     {edit: change("refs", shared1[:], refUser, "someone else"), kind: storage.FindingDangling, ref: shared1},
 		"counter of references":     {edit: change("meta", []byte("counters"), counterRefs, 4), kind: storage.FindingCounter},
@@ -97,10 +97,10 @@ func TestVerifyFinds(t *testing.T) {
 		"counters gone":             {edit: drop("meta", []byte("counters")), kind: storage.FindingCounter},
 		// One entry gone and one too many keep the number of entries.
 		"entry under the wrong ID": {kind: storage.FindingDangling, ref: shared1, edit: func(tx *bolt.Tx) error {
-			if err := drop("by_session", member("s", shared1))(tx); err != nil {
+			if err := drop("by_session", boltindex.MemberKey("s", shared1))(tx); err != nil {
 				return err
 			}
-			return put("by_session", member("other", shared1))(tx)
+			return put("by_session", boltindex.MemberKey("other", shared1))(tx)
 		}},
 		"mirror row unreadable": {edit: put("mirrors", []byte("short")), kind: storage.FindingIndex},
 	}
