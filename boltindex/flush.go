@@ -184,7 +184,18 @@ const appendFill = 0.95
 // transfer writes rows to bbolt, and that it has those of the log up to a
 // number.
 func (x *Index) transfer(changes *table, to uint64) error {
-	return x.update(func(tx *bolt.Tx) (err error) {
+	// The transaction before must have its sums, or they would be lost.
+	if err := x.sum(); err != nil {
+		return err
+	}
+	err := x.update(func(tx *bolt.Tx) (err error) {
+		s, err := x.state(tx)
+		if err == nil {
+			err = s.checkPaths(changes)
+		}
+		if err != nil {
+			return err
+		}
 		changes.Scan(func(key string, value []byte) bool {
 			b, k := tx.Bucket(bucket(key[0]).name()), []byte(key[1:])
 			if bucket(key[0]) == bucketRefs {
@@ -205,15 +216,21 @@ func (x *Index) transfer(changes *table, to uint64) error {
 		}
 		return tx.Bucket(bucketMeta.name()).Put(keyApplied, binary.BigEndian.AppendUint64(nil, to))
 	})
+	// Readers may see the transaction even where it failed: at its last sync.
+	if err := x.sum(); err != nil {
+		x.log.Warn("pages of the index have no sums for now", "index", x.path, "error", err)
+	}
+	return err
 }
 
 // applied is the number of the last record whose rows bbolt has.
 func (x *Index) applied() (number uint64, err error) {
-	err = x.viewBolt(func(tx *bolt.Tx) error {
-		if v := tx.Bucket(bucketMeta.name()).Get(keyApplied); len(v) == 8 {
+	err = x.viewBolt(func(s *state) error {
+		v, err := s.get(bucketMeta, keyApplied)
+		if len(v) == 8 {
 			number = binary.BigEndian.Uint64(v)
 		}
-		return nil
+		return err
 	})
 	return number, err
 }
@@ -242,10 +259,13 @@ func (x *Index) updateBolt(fn func(*bolt.Tx) error) (err error) {
 // file but its sync failed, memory and disk may disagree: no further change is
 // accepted until the store is reopened, which reads the log anew.
 func (x *Index) judge(id int, cause error) error {
-	var now int
-	err := x.viewBolt(func(tx *bolt.Tx) error { now = tx.ID(); return nil })
-	if err == nil && now < id {
-		return cause
+	tx, err := x.db.Begin(false)
+	if err == nil {
+		now := tx.ID()
+		err = tx.Rollback()
+		if err == nil && now < id {
+			return cause
+		}
 	}
 	x.breakBy(cause)
 	return cause
@@ -317,14 +337,9 @@ func (x *Index) syncFound(runs []run) error {
 	if x.changes.noSync {
 		return nil
 	}
-	var page, number int64
-	err := x.viewBolt(func(tx *bolt.Tx) error {
-		page = int64(tx.DB().Info().PageSize)
-		number = int64(tx.ID()) % 2
-		return nil
-	})
+	now, _, err := readMetas(x.file)
 	if err == nil {
-		err = renew(x.file, number*page, page)
+		err = renew(x.file, int64(now.txid%2)*now.pageSize, now.pageSize)
 	}
 	for _, run := range runs {
 		last := run.records[len(run.records)-1]
@@ -334,7 +349,7 @@ func (x *Index) syncFound(runs []run) error {
 	if err != nil {
 		return err
 	}
-	err = datasync(x.file)
+	err = errors.Join(datasync(x.file), x.pages.sums.name(now.txid))
 	for _, s := range x.changes.segments {
 		err = errors.Join(err, x.changes.sync(s))
 	}
