@@ -194,10 +194,19 @@ func (c *certification) run(ctx context.Context) (err error) {
 		broken, err := part(ctx, end)
 		c.report.Violations = append(c.report.Violations, broken...)
 		if err != nil || len(broken) > 0 {
-			return err
+			return besides(err, broken)
 		}
 	}
 	return nil
+}
+
+// besides is an error that also tells what else was seen: a disk that fails can
+// make a store look broken, and the other way round.
+func besides(err error, broken []Violation) error {
+	if err == nil || len(broken) == 0 {
+		return err
+	}
+	return fmt.Errorf("%w; seen besides, perhaps for the same reason: %s in %s: %s", err, broken[0].Kind, broken[0].Part, broken[0].Detail)
 }
 
 func (c *certification) path(name string) string { return filepath.Join(c.scratch, name) }
