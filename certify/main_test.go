@@ -65,6 +65,8 @@ type liar struct {
 	dir   string
 	lie   func(l *liar, words []string) string
 	count int // of notes
+	// swapped is an index that is open, and so locked, until the victim ends.
+	swapped *bolt.DB
 }
 
 // Write hands on a note, or what is made of it.
@@ -167,7 +169,7 @@ var lies = map[string]struct {
 	}, []certify.ViolationKind{certify.ViolationLock}},
 	"counts references wrong": {func(l *liar, words []string) string {
 		if words[0] == "ready" {
-			l.harm(l.swapIndex(oneMore))
+			l.harm(l.swapIndex(oneMore)) // and keeps its lock
 		}
 		return note(words...)
 	}, []certify.ViolationKind{certify.ViolationRefcount}},
@@ -179,8 +181,8 @@ var lies = map[string]struct {
 	}, []certify.ViolationKind{certify.ViolationCall}},
 }
 
-// swapIndex puts a copy of the index in its place, changed by change if that is
-// not nil.
+// swapIndex puts a copy of the index in its place. Where change is not nil it
+// changes the copy, which then is locked.
 func (l *liar) swapIndex(change func(*bolt.Tx) error) error {
 	name := filepath.Join(l.dir, ".mediabolt", "index.db")
 	data, err := os.ReadFile(name)
@@ -191,12 +193,11 @@ func (l *liar) swapIndex(change func(*bolt.Tx) error) error {
 	if err := os.WriteFile(swapped, data, 0o600); err != nil || change == nil {
 		return errors.Join(err, os.Rename(swapped, name))
 	}
-	db, err := bolt.Open(swapped, 0o600, nil)
-	if err != nil {
+	if l.swapped, err = bolt.Open(swapped, 0o600, nil); err != nil {
 		return err
 	}
 	// The store takes the pages of an index without sums as they are.
-	return errors.Join(db.Update(change), db.Close(), os.Rename(swapped, name), os.Remove(filepath.Join(filepath.Dir(name), "index.sums")))
+	return errors.Join(l.swapped.Update(change), os.Rename(swapped, name), os.Remove(filepath.Join(filepath.Dir(name), "index.sums")))
 }
 
 // rowRefs is the key of a blob row's refcount.
