@@ -310,6 +310,10 @@ func (x *Index) replay() error {
 	if err != nil {
 		return err
 	}
+	if x.pages.sums.behind && len(runs) == 0 {
+		return fmt.Errorf("%w: the last meta page of %s is damaged, and the log does not have its rows: restore the index and its log from one backup",
+			storage.ErrCorrupted, fileName)
+	}
 	x.changes.number = applied
 	for _, run := range runs {
 		x.frozen, x.frozenTo = x.active, x.changes.number
@@ -332,15 +336,17 @@ func (x *Index) replay() error {
 // have left it in the kernel's memory alone, and so may a sync that failed. After
 // one the kernel takes the bytes for written, so that a further sync does
 // nothing about them; the ones that can have been the last to be synced, a meta
-// page and the last record of a segment, are therefore written again.
+// page, the name of its sums and the last record of a segment, are therefore
+// written again.
 func (x *Index) syncFound(runs []run) error {
-	if x.changes.noSync {
-		return nil
-	}
 	now, _, err := readMetas(x.file)
-	if err == nil {
-		err = renew(x.file, int64(now.txid%2)*now.pageSize, now.pageSize)
+	if err == nil && x.pages.sums.written >= now.txid {
+		err = x.pages.sums.name(now.txid)
 	}
+	if x.changes.noSync || err != nil {
+		return err
+	}
+	err = renew(x.file, int64(now.txid%2)*now.pageSize, now.pageSize)
 	for _, run := range runs {
 		last := run.records[len(run.records)-1]
 		length := wholeBlocks(logHeader + len(last.body))
@@ -349,7 +355,7 @@ func (x *Index) syncFound(runs []run) error {
 	if err != nil {
 		return err
 	}
-	err = errors.Join(datasync(x.file), x.pages.sums.name(now.txid))
+	err = datasync(x.file)
 	for _, s := range x.changes.segments {
 		err = errors.Join(err, x.changes.sync(s))
 	}

@@ -236,7 +236,9 @@ func (x *Index) openPages(noSync bool) error {
 		return err
 	}
 	x.pages = newPageFile(x.file, now.pageSize, sums)
-	if err := x.sum(); err != nil {
+	if err := x.sum(); isFull(err) {
+		x.log.Warn("pages of the index have no sums for now", "index", x.path, "error", err) // what is there can be read
+	} else if err != nil {
 		return err
 	}
 	return x.viewBolt(func(s *state) error {

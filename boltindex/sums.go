@@ -59,6 +59,8 @@ type sums struct {
 	recent  map[uint64]uint32 // its sums
 	failed  bool              // the pages of the next could not be read
 	written uint64            // the transaction that sector 0 names
+
+	behind bool // bbolt has opened the state before that of sector 0
 }
 
 // pageSum is the sum of one page.
@@ -244,11 +246,11 @@ func (x *Index) sumLast() (err error) {
 	case s.written == now.txid:
 		return nil
 	case s.written == now.txid+1:
-		// bbolt goes on from the one before. The log knows whether a row is
-		// missing, and no sum of this state has been overwritten.
+		// No sum of this state has been overwritten.
 		x.log.Warn("the last meta page of the index is damaged", "index", x.path, "transaction", s.written)
 		s.take(now.txid, nil)
-		return s.name(now.txid)
+		s.behind = true
+		return nil
 	case s.written == before.txid && before != (meta{}):
 		old, err := x.inUse(before)
 		if err != nil {
