@@ -4,21 +4,12 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"strconv"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/mediabolt/mediabolt/certify/disk"
-)
-
-// MEDIABOLT_PROOF says how much of a proof that has no end is tried: "long" for
-// make crash, "short" for CI, else seconds of it.
-const (
-	proofEnv = "MEDIABOLT_PROOF"
-	// proofSeedEnv is the seed in place of a fresh one.
-	proofSeedEnv = "MEDIABOLT_PROOF_SEED"
 )
 
 // mustStartDisks starts a disk server, or skips the test where that cannot be.
@@ -36,19 +27,6 @@ func mustStartDisks(t *testing.T) *disk.Disks {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, disks.Close()) })
 	return disks
-}
-
-// freshSeed is a seed that no run had before, or the one that is asked for.
-func freshSeed(t *testing.T) uint64 {
-	t.Helper()
-	seed := uint64(time.Now().UnixNano()) % 1e9
-	if s := os.Getenv(proofSeedEnv); s != "" {
-		var err error
-		seed, err = strconv.ParseUint(s, 10, 64)
-		require.NoError(t, err)
-	}
-	t.Logf("%s=%d", proofSeedEnv, seed)
-	return seed
 }
 
 // The power is cut after every write and flush of a workload that uses every
@@ -101,15 +79,6 @@ func requireEveryCutKept(t *testing.T, disks *disk.Disks, plan disk.Plan) {
 	require.NoError(t, err)
 	require.NotZero(t, result.Cuts)
 	require.NotZero(t, result.RecoveryCuts)
-}
-
-// howMany says in a word whether all cases were tried, so that nobody takes a
-// sample for a proof.
-func howMany(tried, of int) string {
-	if tried == of {
-		return "exhaustive"
-	}
-	return fmt.Sprintf("a sample of %d%%", 100*tried/of)
 }
 
 // repeatCut tries a cut of a recording that was saved.
