@@ -100,8 +100,7 @@ type Report struct {
 // Run certifies a disk. A broken promise is in the report; an error says why
 // there is none: fs.ErrNotExist or storage.ErrInvalidConfig for Dir,
 // ErrNoPowerCut, storage.ErrPermission, storage.ErrDiskSpace, storage.ErrIO, or
-// ctx's. What it
-// made is removed also then.
+// ctx's. What it made is removed also then.
 func Run(ctx context.Context, o Options) (_ *Report, err error) {
 	if o.Duration <= 0 {
 		o.Duration = DefaultDuration
@@ -147,10 +146,12 @@ func makeScratch(dir string) (string, error) {
 		return "", err
 	}
 	info, err := os.Stat(dir)
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return "", fmt.Errorf("directory to certify: %w", err)
-	}
-	if !info.IsDir() {
+	case err != nil:
+		return "", fmt.Errorf("directory to certify: %w", storage.Classify(err))
+	case !info.IsDir():
 		return "", fmt.Errorf("%w: %s is not a directory", storage.ErrInvalidConfig, dir)
 	}
 	free, err := freeSpace(dir)
@@ -158,14 +159,14 @@ func makeScratch(dir string) (string, error) {
 		return "", fmt.Errorf("free space of %s: %w", dir, storage.Classify(err))
 	}
 	if free < neededSpace {
-		return "", fmt.Errorf("%w: %s has %d MiB, a certification needs %d MiB for a while",
+		return "", fmt.Errorf("%w: %s has %d MiB free, a certification needs %d MiB for a while",
 			storage.ErrDiskSpace, dir, free>>20, int64(neededSpace)>>20)
 	}
 	scratch, err := os.MkdirTemp(dir, "mediabolt-certify-")
-	if errors.Is(err, fs.ErrPermission) {
-		return "", fmt.Errorf("%w: %s cannot be written to: %w", storage.ErrPermission, dir, err)
+	if err != nil {
+		return "", fmt.Errorf("make a scratch folder in %s: %w", dir, storage.Classify(err))
 	}
-	return scratch, storage.Classify(err)
+	return scratch, nil
 }
 
 // certification is one Run.
@@ -193,10 +194,19 @@ func (c *certification) run(ctx context.Context) (err error) {
 		broken, err := part(ctx, end)
 		c.report.Violations = append(c.report.Violations, broken...)
 		if err != nil || len(broken) > 0 {
-			return err
+			return besides(err, broken)
 		}
 	}
 	return nil
+}
+
+// besides is an error that also tells what else was seen: a disk that fails can
+// make a store look broken, and the other way round.
+func besides(err error, broken []Violation) error {
+	if err == nil || len(broken) == 0 {
+		return err
+	}
+	return fmt.Errorf("%w; seen besides, perhaps for the same reason: %s in %s: %s", err, broken[0].Kind, broken[0].Part, broken[0].Detail)
 }
 
 func (c *certification) path(name string) string { return filepath.Join(c.scratch, name) }

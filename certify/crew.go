@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -230,10 +231,16 @@ func (w *worker) hasRead(err error) error {
 }
 
 // hindered says whether an error is the machine's: it proves nothing about the
-// store.
+// store. A file that is not there, or that is, is not: only the store uses its
+// directory.
 func hindered(err error) bool {
+	for _, ours := range []error{storage.ErrCorrupted, fs.ErrNotExist, fs.ErrExist} {
+		if errors.Is(err, ours) {
+			return false
+		}
+	}
 	for _, theirs := range []error{storage.ErrDiskSpace, storage.ErrPermission, storage.ErrIO} {
-		if errors.Is(err, theirs) && !errors.Is(err, storage.ErrCorrupted) {
+		if errors.Is(err, theirs) {
 			return true
 		}
 	}

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/mediabolt/mediabolt/storage"
 )
 
 func TestNotes(t *testing.T) {
@@ -105,4 +107,14 @@ func TestConcerns(t *testing.T) {
 	bare := sound
 	bare.HardLinks, bare.ReportingSyncfs = false, false
 	require.Len(t, bare.concerns(), 2)
+}
+
+// An error does not hide what was seen before it, and a violation alone is none.
+func TestErrorBesidesAViolation(t *testing.T) {
+	broken := []Violation{{Part: "kills", Kind: ViolationLost, Detail: "reference x is gone"}}
+	require.NoError(t, besides(nil, broken))
+	require.Equal(t, storage.ErrIO, besides(storage.ErrIO, nil))
+	err := besides(storage.ErrIO, broken)
+	require.ErrorIs(t, err, storage.ErrIO)
+	require.ErrorContains(t, err, "lost in kills: reference x is gone")
 }

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"slices"
 	"time"
 
 	"github.com/mediabolt/mediabolt/storage"
@@ -177,7 +178,9 @@ func (k *Killer) hearOut(o *orders, p *process, how ending, late bool, broken []
 	m := k.model
 	k.unsettled = m.killed(k.unsettled)
 	broken = append(broken, m.broken...)
-	if m.hindrance != "" {
+	// A stall may have the same cause; any other promise was broken by the store.
+	proof := slices.ContainsFunc(broken, func(v Violation) bool { return v.Kind != ViolationStall })
+	if m.hindrance != "" && !proof {
 		return broken, fmt.Errorf("a process cannot go on in %s: %s", o.Dir, m.hindrance)
 	}
 	if p.complaints.Len() > 0 {

@@ -2,6 +2,7 @@ package certify_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -11,6 +12,9 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/fxamacker/cbor/v2"
+	bolt "go.etcd.io/bbolt"
 
 	"github.com/mediabolt/mediabolt/certify"
 )
@@ -61,6 +65,8 @@ type liar struct {
 	dir   string
 	lie   func(l *liar, words []string) string
 	count int // of notes
+	// swapped is an index that is open, and so locked, until the victim ends.
+	swapped *bolt.DB
 }
 
 // Write hands on a note, or what is made of it.
@@ -155,12 +161,66 @@ var lies = map[string]struct {
 		}
 		return note(words...)
 	}, []certify.ViolationKind{certify.ViolationOpen, certify.ViolationCall}},
+	"lets a second process in": {func(l *liar, words []string) string {
+		if words[0] == "ready" {
+			l.harm(l.swapIndex(nil)) // the lock is on the file that was there
+		}
+		return note(words...)
+	}, []certify.ViolationKind{certify.ViolationLock}},
+	"counts references wrong": {func(l *liar, words []string) string {
+		if words[0] == "ready" {
+			l.harm(l.swapIndex(oneMore)) // and keeps its lock
+		}
+		return note(words...)
+	}, []certify.ViolationKind{certify.ViolationRefcount}},
 	"panics": {func(l *liar, words []string) string {
 		if l.count > 50 {
 			panic("on purpose")
 		}
 		return note(words...)
 	}, []certify.ViolationKind{certify.ViolationCall}},
+}
+
+// swapIndex puts a copy of the index in its place. Where change is not nil it
+// changes the copy, which then is locked.
+func (l *liar) swapIndex(change func(*bolt.Tx) error) error {
+	name := filepath.Join(l.dir, ".mediabolt", "index.db")
+	data, err := os.ReadFile(name)
+	if err != nil {
+		return err
+	}
+	swapped := name + ".swapped"
+	if err := os.WriteFile(swapped, data, 0o600); err != nil || change == nil {
+		return errors.Join(err, os.Rename(swapped, name))
+	}
+	if l.swapped, err = bolt.Open(swapped, 0o600, nil); err != nil {
+		return err
+	}
+	// The store takes the pages of an index without sums as they are.
+	return errors.Join(l.swapped.Update(change), os.Rename(swapped, name), os.Remove(filepath.Join(filepath.Dir(name), "index.sums")))
+}
+
+// rowRefs is the key of a blob row's refcount.
+const rowRefs = 7
+
+// oneMore makes every refcount in an index one higher.
+func oneMore(tx *bolt.Tx) error {
+	blobs := tx.Bucket([]byte("blobs"))
+	rows := map[string][]byte{}
+	err := blobs.ForEach(func(key, row []byte) error {
+		fields := map[uint64]any{}
+		if err := cbor.Unmarshal(row[1:], &fields); err != nil {
+			return err
+		}
+		fields[rowRefs] = fields[rowRefs].(uint64) + 1
+		body, err := cbor.Marshal(fields)
+		rows[string(key)] = append([]byte{row[0]}, body...)
+		return err
+	})
+	for key, row := range rows {
+		err = errors.Join(err, blobs.Put([]byte(key), row))
+	}
+	return err
 }
 
 // harm ends the victim when what it was to do to its store went wrong: then

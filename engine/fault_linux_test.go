@@ -5,11 +5,12 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"iter"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -236,9 +237,9 @@ func (r *faultRun) judge(t *testing.T, when string, choice strict.Choice) {
 	}
 }
 
-// runFault uses a store while the nth call fails, and says whether there was
-// one.
-func runFault(t *testing.T, fault faulty.Fault, is error, sync func(engine.FileStoreConfig, func() error) engine.FileStoreConfig) (hit string, wrong []string) {
+// runFault uses a store while the nth call fails, and says what came of it.
+func runFault(t *testing.T, fault faulty.Fault, is error, sync syncMode) (told faulty.Told, wrong []string) {
+	t.Helper()
 	dir, err := os.MkdirTemp(scratchDir, "mediabolt-")
 	require.NoError(t, err)
 	mount, err := faulty.New(dir)
@@ -251,21 +252,22 @@ func runFault(t *testing.T, fault faulty.Fault, is error, sync func(engine.FileS
 	}
 	require.NoError(t, mount.Set(fault))
 	r.use()
-	told, err := mount.Told()
+	told, err = mount.Told()
 	require.NoError(t, err)
 	r.judge(t, "after the fault", strict.Choice{Keep: strict.Nothing})
 	r.judge(t, "after the fault", strict.Choice{Keep: strict.Everything})
 	require.NoError(t, mount.Set(faulty.Fault{}))
 	r.goesOn()
 	r.judge(t, "after going on", strict.Choice{Keep: strict.Nothing})
-	return told.Hit, r.wrong
+	return told, r.wrong
 }
 
-// faultBudget is how long faults of all kinds are injected.
+// faultBudget is how long faults of all kinds are injected, if not all calls
+// have failed before: of about 4,700 faults the longest form injects most.
 func faultBudget() time.Duration {
 	switch os.Getenv(proofEnv) {
 	case "long":
-		return 0
+		return 270 * time.Second
 	case "short":
 		return 18 * time.Second
 	}
@@ -275,44 +277,106 @@ func faultBudget() time.Duration {
 // faultCaseEnv names a fault: its kind, the mode, and which call, with slashes.
 const faultCaseEnv = "MEDIABOLT_FAULT_CASE"
 
-// The nth call of a use of the store fails, for every n: nothing that was
-// acknowledged is lost, what failed leaves nothing, errors say what they are,
-// and the store goes on.
+// faultPlan is the faults of one kind in one mode.
+type faultPlan struct {
+	kind, mode string
+	fault      faulty.Fault
+	is         error
+	numbers    []int         // of the calls to fail, in their order
+	limit      time.Duration // for all of them; zero: none
+}
+
+// The nth call of a use of the store fails, for every n or, where the time does
+// not suffice, for some at random: nothing that was acknowledged is lost, what
+// failed leaves nothing, errors say what they are, and the store goes on.
 func TestFaultAtEveryCall(t *testing.T) {
 	requireFUSE(t)
-	// As many kinds run at a time as there are processors.
-	budget := faultBudget() * time.Duration(runtime.GOMAXPROCS(0)) / time.Duration(len(faultKinds)*len(strictModes))
-	seed := freshSeed(t)
-	one := strings.Split(os.Getenv(faultCaseEnv), "/")
-	for i, kind := range faultKinds {
-		for mode, sync := range strictModes {
-			if len(one) == 3 && (one[0] != kind.name || one[1] != mode) {
-				continue
-			}
-			t.Run(kind.name+"/"+mode, func(t *testing.T) {
-				t.Parallel()
-				r := rand.New(rand.NewPCG(seed, uint64(2*i+len(mode))))
-				tried, hits := 0, map[string]int{}
-				for n := range faultNumbers(t, r, kind.fault, one, budget) {
-					fault := kind.fault
-					fault.At = n
-					hit, wrong := runFault(t, fault, kind.is, sync)
-					if hit == "" && n > 1 && len(one) != 3 && budget == 0 {
-						break // the run has no such call: every one has failed once
-					}
-					tried++
-					hits[hit]++
-					for _, w := range wrong {
-						t.Errorf("call %d, a %s, answers %s: %s", n, hit, kind.name, w)
-					}
-					if len(wrong) > 0 {
-						t.Logf("%s='%s/%s/%d' go test -run TestFaultAtEveryCall ./engine", faultCaseEnv, kind.name, mode, n)
-					}
-				}
-				t.Logf("%d faults: %v", tried, hits)
-			})
+	for _, p := range faultPlans(t) {
+		t.Run(p.kind+"/"+p.mode, func(t *testing.T) {
+			t.Parallel()
+			p.run(t)
+		})
+	}
+}
+
+func (p *faultPlan) run(t *testing.T) {
+	start, tried, hits := time.Now(), 0, map[string]int{}
+	for _, n := range p.numbers {
+		if tried > 0 && p.limit > 0 && time.Since(start) > p.limit {
+			break
+		}
+		fault := p.fault
+		fault.At = n
+		told, wrong := runFault(t, fault, p.is, strictModes[p.mode])
+		tried++
+		hits[told.Hit]++ // "" where this run made fewer calls
+		for _, w := range wrong {
+			t.Errorf("call %d, a %s, answers %s: %s", n, told.Hit, p.kind, w)
+		}
+		if len(wrong) > 0 {
+			t.Logf("%s='%s/%s/%d' go test -run TestFaultAtEveryCall ./engine", faultCaseEnv, p.kind, p.mode, n)
 		}
 	}
+	t.Logf("%s: %d of %d calls failed: %v", howMany(tried, len(p.numbers)), tried, len(p.numbers), hits)
+}
+
+// faultPlans are the plans of all kinds and modes, the same share of the calls
+// of each, or the one fault that is asked for.
+func faultPlans(t *testing.T) (plans []*faultPlan) {
+	t.Helper()
+	if name := os.Getenv(faultCaseEnv); name != "" {
+		return []*faultPlan{faultCase(t, name)}
+	}
+	seed := freshSeed(t)
+	r := rand.New(rand.NewPCG(seed, 0))
+	calls, all := map[string]int{}, 0
+	for _, kind := range faultKinds {
+		for _, mode := range slices.Sorted(maps.Keys(strictModes)) {
+			counted := fmt.Sprint(mode, kind.fault.Changes, kind.fault.Short)
+			if calls[counted] == 0 {
+				calls[counted] = countCalls(t, kind.fault, strictModes[mode])
+			}
+			p := &faultPlan{kind: kind.name, mode: mode, fault: kind.fault, is: kind.is, numbers: r.Perm(calls[counted])}
+			for i := range p.numbers {
+				p.numbers[i]++
+			}
+			plans, all = append(plans, p), all+len(p.numbers)
+		}
+	}
+	// As many plans run at a time as there are processors.
+	budget := faultBudget() * time.Duration(runtime.GOMAXPROCS(0))
+	for _, p := range plans {
+		p.limit = budget * time.Duration(len(p.numbers)) / time.Duration(all)
+	}
+	t.Logf("%d faults to inject in %v", all, faultBudget())
+	return plans
+}
+
+// faultCase is the plan of one fault.
+func faultCase(t *testing.T, name string) *faultPlan {
+	t.Helper()
+	words := strings.Split(name, "/")
+	require.Len(t, words, 3, "%s is KIND/MODE/CALL", faultCaseEnv)
+	at, err := strconv.Atoi(words[2])
+	require.NoError(t, err)
+	require.Contains(t, strictModes, words[1])
+	for _, kind := range faultKinds {
+		if kind.name == words[0] {
+			return &faultPlan{kind: kind.name, mode: words[1], fault: kind.fault, is: kind.is, numbers: []int{at}}
+		}
+	}
+	require.Fail(t, "no such kind of fault", words[0])
+	return nil
+}
+
+// countCalls is how many calls a use of the store makes of those that a kind of
+// fault can hit.
+func countCalls(t *testing.T, kind faulty.Fault, sync syncMode) int {
+	t.Helper()
+	told, wrong := runFault(t, faulty.Fault{Changes: kind.Changes, Short: kind.Short}, nil, sync)
+	require.Empty(t, wrong)
+	require.NotZero(t, told.Calls)
+	return told.Calls
 }
 
 // The sync of the directory that the store's own is made in fails. A second
@@ -320,39 +384,7 @@ func TestFaultAtEveryCall(t *testing.T) {
 func TestFaultWhileTheStoreIsMade(t *testing.T) {
 	requireFUSE(t)
 	const syncOfTheParent = 3 // after the mkdir of the store and of .mediabolt
-	hit, wrong := runFault(t, faulty.Fault{At: syncOfTheParent, Errno: syscall.EIO, Changes: true}, storage.ErrIO, nil)
-	require.Equal(t, "fsyncdir", hit)
+	told, wrong := runFault(t, faulty.Fault{At: syncOfTheParent, Errno: syscall.EIO, Changes: true}, storage.ErrIO, nil)
+	require.Equal(t, "fsyncdir", told.Hit)
 	require.Empty(t, wrong)
 }
-
-// faultNumbers are the numbers of the calls to fail: the one that was asked for,
-// all from 1 on, or, within a budget of time, some at random.
-func faultNumbers(t *testing.T, r *rand.Rand, fault faulty.Fault, one []string, budget time.Duration) iter.Seq[int] {
-	if len(one) == 3 {
-		at, err := strconv.Atoi(one[2])
-		require.NoError(t, err)
-		return func(yield func(int) bool) { yield(at) }
-	}
-	calls := faultCalls
-	if fault.Changes || fault.Short {
-		calls = faultChanges
-	}
-	start := time.Now()
-	return func(yield func(int) bool) {
-		for n := 1; budget == 0 || time.Since(start) < budget; n++ {
-			if budget > 0 {
-				n = 1 + r.IntN(calls)
-			}
-			if !yield(n) {
-				return
-			}
-		}
-	}
-}
-
-// faultCalls is about how many calls a use of the store makes, faultChanges how
-// many of them change something or make it durable.
-const (
-	faultCalls   = 1000
-	faultChanges = 200
-)

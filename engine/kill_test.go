@@ -61,7 +61,7 @@ type killForm struct {
 var killForms = map[string]killForm{
 	"":      {rounds: 58, work: 120 * time.Millisecond, keep: 12, calm: time.Second},
 	"short": {rounds: math.MaxInt, time: 14 * time.Second, keep: 24, calm: 4 * time.Second, fixed: []uint64{1}},
-	"long":  {rounds: math.MaxInt, time: 140 * time.Second, keep: 96, calm: 30 * time.Second, fixed: []uint64{1}},
+	"long":  {rounds: math.MaxInt, time: 75 * time.Second, keep: 96, calm: 20 * time.Second, fixed: []uint64{1}},
 }
 
 // eachKillSeed runs a test for every seed of the form that is asked for.

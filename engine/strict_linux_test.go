@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -21,12 +22,20 @@ func init() { strict.Main() }
 const strictCaseEnv = "MEDIABOLT_STRICT_CASE"
 
 // strictCuts is how thoroughly the strict model is tried: how far cuts are
-// apart, seeds per cut, seeds of the workload, and recoveries that are cut
-// again, per mode.
+// apart, seeds per cut, workloads, and recoveries of each that are cut again, per
+// mode.
 type strictCuts struct {
-	every, seeds int
-	workloads    []uint64
-	recoveries   int
+	every, seeds  int
+	workloads     []strictWorkload
+	recoveries    int
+	recoveryLimit time.Duration // for those of one workload; zero: none
+	order         uint64        // added to the seed of what is tried; zero in forms that repeat
+}
+
+// strictWorkload is a workload, and how long its cuts may take; zero: no limit.
+type strictWorkload struct {
+	seed  uint64
+	limit time.Duration
 }
 
 func strictProof(t *testing.T) strictCuts {
@@ -34,11 +43,14 @@ func strictProof(t *testing.T) strictCuts {
 	fresh := freshSeed(t)
 	switch os.Getenv(proofEnv) {
 	case "long":
-		return strictCuts{every: 1, seeds: 4, workloads: []uint64{1, fresh}, recoveries: 20}
+		// Every cut of one workload in one mode took 40 s, on two cores, and
+		// those of 20 recoveries 37 s.
+		return strictCuts{every: 1, seeds: 4, workloads: []strictWorkload{{1, 48 * time.Second}, {fresh, 18 * time.Second}},
+			recoveries: 20, recoveryLimit: 8 * time.Second, order: fresh}
 	case "short":
-		return strictCuts{every: 12, seeds: 2, workloads: []uint64{1, fresh}, recoveries: 2}
+		return strictCuts{every: 12, seeds: 2, workloads: []strictWorkload{{seed: 1}, {seed: fresh}}, recoveries: 2}
 	}
-	return strictCuts{every: 40, seeds: 1, workloads: []uint64{fresh}, recoveries: 1}
+	return strictCuts{every: 40, seeds: 1, workloads: []strictWorkload{{seed: fresh}}, recoveries: 1}
 }
 
 // requireFUSE skips where a filesystem cannot be served.
@@ -61,8 +73,12 @@ func scratch(t testing.TB) string {
 	return dir
 }
 
+// syncMode is a configuration with a function in place of syncfs(2); nil: the
+// store does without.
+type syncMode func(engine.FileStoreConfig, func() error) engine.FileStoreConfig
+
 // strictModes are the ways in which a store makes a group durable.
-var strictModes = map[string]func(engine.FileStoreConfig, func() error) engine.FileStoreConfig{
+var strictModes = map[string]syncMode{
 	"syncfs":    engine.WithSyncFS,
 	"no syncfs": nil,
 }
@@ -73,14 +89,14 @@ func TestStrictCuts(t *testing.T) {
 	requireFUSE(t)
 	proof := strictProof(t)
 	for name, sync := range strictModes {
-		for _, seed := range proof.workloads {
-			t.Run(fmt.Sprintf("%s/%d", name, seed), func(t *testing.T) {
-				run := &strict.Run{Seed: seed, SyncFS: sync, Scratch: scratch(t)}
+		for _, w := range proof.workloads {
+			t.Run(fmt.Sprintf("%s/%d", name, w.seed), func(t *testing.T) {
+				run := &strict.Run{Seed: w.seed, SyncFS: sync, Scratch: scratch(t)}
 				rec, err := run.Record(context.Background())
 				require.NoError(t, err)
 				defer func() { require.NoError(t, rec.Close()) }()
-				tryCuts(t, rec, strict.Plan{Every: proof.every, Seeds: proof.seeds, Seed: seed, Max: 3})
-				cutRecoveries(t, rec, proof, seed)
+				tryCuts(t, rec, strict.Plan{Every: proof.every, Seeds: proof.seeds, Seed: w.seed + proof.order, Max: 3, Limit: w.limit})
+				cutRecoveries(t, rec, proof, w.seed)
 			})
 		}
 	}
@@ -90,7 +106,7 @@ func tryCuts(t *testing.T, rec *strict.Recording, plan strict.Plan) {
 	t.Helper()
 	out, err := rec.Try(context.Background(), plan)
 	require.NoError(t, err)
-	t.Logf("%d events, %d cuts", rec.Len(), out.Cuts)
+	t.Logf("%s: %d cuts after %d of %d events", howMany(out.Events, rec.Len()+1), out.Cuts, out.Events, rec.Len()+1)
 	for _, f := range out.Failures {
 		t.Errorf("%s\n\t%s=%s go test -run TestStrictCase -v ./engine", f.String(), strictCaseEnv, f.Case)
 	}
@@ -100,8 +116,9 @@ func tryCuts(t *testing.T, rec *strict.Recording, plan strict.Plan) {
 // those once more.
 func cutRecoveries(t *testing.T, rec *strict.Recording, proof strictCuts, seed uint64) {
 	t.Helper()
-	r := rand.New(rand.NewPCG(seed, 2))
-	for range proof.recoveries {
+	r := rand.New(rand.NewPCG(seed+proof.order, 2))
+	end, done := time.Now().Add(proof.recoveryLimit), 0
+	for ; done < proof.recoveries && (proof.recoveryLimit == 0 || time.Now().Before(end)); done++ {
 		depth := rec
 		for range 2 {
 			cut, choice := r.IntN(depth.Len()+1), strict.Choice{Keep: strict.Some, Seed: r.Uint64()}
@@ -109,10 +126,11 @@ func cutRecoveries(t *testing.T, rec *strict.Recording, proof strictCuts, seed u
 			require.NoError(t, err)
 			require.Empty(t, verdict.Violations, "recovery on the mount after event %d, %s survives", cut, choice)
 			defer func() { require.NoError(t, again.Close()) }()
-			tryCuts(t, again, strict.Plan{Every: max(1, proof.every/4), Seeds: 1, Seed: r.Uint64()})
+			tryCuts(t, again, strict.Plan{Every: max(1, proof.every/4), Seeds: 1, Seed: r.Uint64(), Limit: proof.recoveryLimit / 4})
 			depth = again
 		}
 	}
+	t.Logf("%d of %d recoveries cut", done, proof.recoveries)
 }
 
 // TestStrictCase judges a case again that TestStrictCuts has saved.

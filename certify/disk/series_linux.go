@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,6 +25,8 @@ type Plan struct {
 	// Limit is how long the cuts of one recording may take. They come in an
 	// order that is spread over the recording. Default: 0, no limit: every cut.
 	Limit time.Duration
+	// Order is the seed of that order. Default: that of the workload.
+	Order uint64
 	// Recoveries is how many recoveries of each recording are cut as well, and
 	// the recovery after that once more. Default: 0, none.
 	Recoveries int
@@ -135,7 +138,7 @@ func (s *series) recording(ctx context.Context, kind string, seed uint64) (err e
 		workers = 1
 	}
 	events := make(chan moment, r.Events)
-	for i, k := range order(r.Events, seed) {
+	for i, k := range order(r.Events, cmp.Or(s.plan.Order, seed)) {
 		events <- moment{k, s.plan.Recoveries > 0 && i%max(1, r.Events/s.plan.Recoveries) == 0}
 	}
 	close(events)

@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/mediabolt/mediabolt/certify/workload"
 )
@@ -25,11 +26,15 @@ type Plan struct {
 	Seed uint64
 	// Max ends the plan after so many violations. Zero: 1.
 	Max int
+	// Limit is how long it may take. The cuts then come in passes over the
+	// recording, each of which has some of them, from all of it. Zero: no limit.
+	Limit time.Duration
 }
 
 // Outcome is what came of a plan.
 type Outcome struct {
 	Cuts     int // cuts tried: pairs of an event and a choice
+	Events   int // after which these were, of one more than there are: the beginning is one
 	Failures []Failure
 }
 
@@ -92,9 +97,11 @@ func (rec *Recording) Try(ctx context.Context, plan Plan) (*Outcome, error) {
 			}
 		})
 	}
-	err := rec.cuts(ctx, plan, trials)
+	c := rec.cutting(plan)
+	err := c.run(ctx, trials)
 	close(trials)
 	group.Wait()
+	out.Events = c.made
 	if len(out.Failures) == 0 {
 		err = errors.Join(first, err)
 	} else {
@@ -103,47 +110,99 @@ func (rec *Recording) Try(ctx context.Context, plan Plan) (*Outcome, error) {
 	return &out, err
 }
 
-// cuts goes through the events once and sends the surviving trees of the plan's
-// cuts.
-func (rec *Recording) cuts(ctx context.Context, plan Plan, trials chan<- trial) error {
-	m, err := rec.start()
+// passes is over how many passes the cuts of a plan with a limit are spread.
+const passes = 16
+
+// cutting goes through a recording, and sends the surviving trees of the cuts of
+// a plan.
+type cutting struct {
+	rec    *Recording
+	plan   Plan
+	end    time.Time // zero: none
+	wanted []int     // after which events to cut, in their order
+	ends   []int     // how many operations had ended at each cut
+	r      *rand.Rand
+
+	asked map[[2]int]bool // syncs and ends of operations of cuts that left nothing
+	made  int             // events after which there was a cut
+}
+
+func (rec *Recording) cutting(plan Plan) *cutting {
+	c := &cutting{rec: rec, plan: plan, ends: rec.ends(), asked: map[[2]int]bool{},
+		r: rand.New(rand.NewPCG(plan.Seed, 0x706c616e))}
+	for cut := range len(rec.events) + 1 {
+		if c.r.IntN(max(1, plan.Every)) == 0 {
+			c.wanted = append(c.wanted, cut)
+		}
+	}
+	if plan.Limit > 0 {
+		c.end = time.Now().Add(plan.Limit)
+	}
+	return c
+}
+
+// run makes the cuts: in one pass, or in those that the limit leaves time for.
+func (c *cutting) run(ctx context.Context, trials chan<- trial) error {
+	if c.end.IsZero() {
+		return c.cuts(ctx, c.wanted, trials)
+	}
+	for _, part := range c.r.Perm(passes) {
+		var some []int
+		for i, cut := range c.wanted {
+			if i%passes == part {
+				some = append(some, cut)
+			}
+		}
+		if err := c.cuts(ctx, some, trials); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// cuts goes through the events once and cuts after some of them.
+func (c *cutting) cuts(ctx context.Context, some []int, trials chan<- trial) error {
+	m, err := c.rec.start()
 	if err != nil {
 		return err
 	}
-	r := rand.New(rand.NewPCG(plan.Seed, 0x706c616e))
-	ends := rec.ends()
-	var asked [2]int // syncs and ends of operations at the last cut that left nothing
-	syncs := 0
-	for cut := 0; cut <= len(rec.events); cut++ {
-		synced := false
-		if cut > 0 {
-			e := &rec.events[cut-1]
+	syncs, synced, next := 0, false, 0
+	for _, cut := range some {
+		if !c.end.IsZero() && time.Now().After(c.end) {
+			return nil
+		}
+		for ; next < cut; next++ {
+			e := &c.rec.events[next]
 			m.Apply(e)
 			if synced = e.Kind == Sync || e.Kind == SyncAll; synced {
 				syncs++
 			}
 		}
-		if r.IntN(max(1, plan.Every)) != 0 {
-			continue
-		}
-		var choices []Choice
-		if now := [2]int{syncs, ends[cut]}; now != asked || cut == 0 {
-			asked = now
-			choices = append(choices, Choice{Keep: Nothing})
-		}
-		if !synced {
-			choices = append(choices, Choice{Keep: Everything})
-		}
-		for range plan.Seeds {
-			choices = append(choices, Choice{Some, r.Uint64()})
-		}
-		for _, c := range choices {
-			if err := rec.send(ctx, m, cut, c, trials); err != nil {
+		for _, choice := range c.choices([2]int{syncs, c.ends[cut]}, synced) {
+			if err := c.rec.send(ctx, m, cut, choice, trials); err != nil {
 				return err
 			}
 		}
+		c.made++
 	}
 	return nil
+}
+
+// choices are those of a cut. Nothing but what is durable is left once for every
+// number of syncs and of operations that have ended: it is the same until one of
+// them changes.
+func (c *cutting) choices(now [2]int, synced bool) (list []Choice) {
+	if !c.asked[now] {
+		c.asked[now] = true
+		list = append(list, Choice{Keep: Nothing})
+	}
+	if !synced {
+		list = append(list, Choice{Keep: Everything})
+	}
+	for range c.plan.Seeds {
+		list = append(list, Choice{Some, c.r.Uint64()})
+	}
+	return list
 }
 
 // ends is how many operations had ended at each cut.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math"
 	"os"
 	"os/exec"
@@ -15,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/mediabolt/mediabolt/certify"
+	"github.com/mediabolt/mediabolt/storage"
 )
 
 // errViolation marks a certification that found a broken promise.
@@ -124,9 +126,12 @@ func (c *certification) run(ctx context.Context) error {
 	}
 	report, err := certify.Run(ctx, c.options)
 	show.clear()
-	if errors.Is(err, certify.ErrNoPowerCut) {
+	switch {
+	case errors.Is(err, certify.ErrNoPowerCut):
 		return hinted(err, "run as root on Linux with FUSE (modprobe fuse), loop devices (modprobe loop) and mkfs.ext4 (package e2fsprogs), or leave out --power-cut")
-	} else if err != nil {
+	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, storage.ErrInvalidConfig):
+		return hinted(err, "name a directory that is there, on the disk that is to be certified; a scratch folder is made in it")
+	case err != nil:
 		return err
 	}
 	if err := c.print(report); err != nil {
