@@ -30,10 +30,10 @@ lint: ## gofmt, vet and staticcheck, of every module
 	@for m in $(MODULES); do (cd $$m && $(GO) vet ./... && $(GO) run $(STATICCHECK) ./...) || exit 1; done
 
 .PHONY: cross
-cross: ## build for darwin and windows
-	@for os in darwin windows; do for arch in amd64 arm64; do \
-		echo "GOOS=$$os GOARCH=$$arch"; \
-		GOOS=$$os GOARCH=$$arch $(GO) build -o /dev/null ./... && GOOS=$$os GOARCH=$$arch $(GO) vet ./... || exit 1; done; done
+cross: ## build and vet every module for darwin and windows
+	@for m in $(MODULES); do for os in darwin windows; do for arch in amd64 arm64; do \
+		echo "$$m: GOOS=$$os GOARCH=$$arch"; \
+		(cd $$m && export GOOS=$$os GOARCH=$$arch && $(GO) build -o /dev/null ./... && $(GO) vet ./...) || exit 1; done; done; done
 
 .PHONY: fuzz
 fuzz: ## run every fuzz target for FUZZTIME each
