@@ -69,7 +69,7 @@ bench-quick: ## measure floors, store and rivals, 5 minutes, into bench/quick.js
 bench-full: ## the same, 40 minutes, into bench/full.json
 bench-scale: ## with 10 million references, 40 minutes, into bench/scale.json
 bench-quick bench-full bench-scale: bench-%:
-	@cd bench && $(GO) run ./cmd/mediabench run -profile $* -out $*.json
+	@cd bench && $(GO) run -ldflags '-X main.revision=$(VERSION)' ./cmd/mediabench run -profile $* -out $*.json
 
 .PHONY: bench-report
 bench-report: ## make a page and plots of bench/PROFILE.json in bench/results
