@@ -110,7 +110,7 @@ type timer struct {
 // the syncs, and for rows to be filled in.
 const (
 	overhead   = time.Second
-	rowsFilled = 40_000 // per second
+	rowsFilled = 15_000 // per second: by boltindex, of a million
 )
 
 func newTimer(cells []cell.Cell) *timer {
