@@ -45,7 +45,7 @@ func Profile(name string) ([]Series, error) {
 			operations(all, 10_000, 64),
 			growth([]string{"json-nosync"}, 0, 10_000),
 			growth([]string{ours, "pebble"}, 0, 10_000, 100_000),
-			whole(10_000),
+			whole(0, 10_000),
 			opening([]string{ours}, 0, 100_000)), nil
 	case "full": // at most 40
 		return finish(2*time.Second,
