@@ -47,6 +47,11 @@ func (x *Index) apply(ops []*op) {
 		return
 	}
 	err := x.change(false, func(t *txn) error { return runAll(t, ops) })
+	for damage := (*opDamage)(nil); errors.As(err, &damage); {
+		damage.op.err = damage.err
+		ops = slices.DeleteFunc(ops, func(o *op) bool { return o == damage.op })
+		err = x.change(false, func(t *txn) error { return runAll(t, ops) })
+	}
 	if err == nil {
 		return
 	}
@@ -92,6 +97,9 @@ func (x *Index) syncStaged(ops []*op) []*op {
 func runAll(t *txn, ops []*op) error {
 	for _, o := range ops {
 		o.err = o.do(t)
+		if t.err != nil {
+			return &opDamage{o, t.err}
+		}
 		var fatal *txnError
 		if errors.As(o.err, &fatal) {
 			return fatal.err
@@ -106,6 +114,16 @@ type txnError struct{ err error }
 func (e *txnError) Error() string { return e.err.Error() }
 func (e *txnError) Unwrap() error { return e.err }
 
+// opDamage is what an op met that could not be read. Nothing that it did is of
+// use, and those that came after it have read what it did.
+type opDamage struct {
+	op  *op
+	err error
+}
+
+func (e *opDamage) Error() string { return e.err.Error() }
+func (e *opDamage) Unwrap() error { return e.err }
+
 // change commits what fn changes as one record of the log. An error means that
 // there is no such record, except for ErrInDoubt.
 func (x *Index) change(mayRelease bool, fn func(*txn) error) error {
@@ -116,14 +134,17 @@ func (x *Index) change(mayRelease bool, fn func(*txn) error) error {
 	defer x.writing.Unlock()
 	changes := newTable()
 	err := x.look(false, func(r *rows) error {
-		t := &txn{changes: changes, rows: rows{layers: append([]*table{changes}, r.layers...), tx: r.tx}}
+		t := &txn{changes: changes, rows: rows{layers: append([]*table{changes}, r.layers...), tx: r.tx, state: r.state}}
 		if err := fn(t); err != nil {
 			return err
 		}
 		if err := x.applyTouches(t); err != nil {
 			return err
 		}
-		return t.finish()
+		if err := t.finish(); err != nil {
+			return err
+		}
+		return t.err
 	})
 	if err != nil || changes.Len() == 0 {
 		return err

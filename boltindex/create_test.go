@@ -57,7 +57,7 @@ func TestConcurrentFirstOpensHaveOneWinner(t *testing.T) {
 		require.Equal(t, id, x.StoreID())
 		require.Equal(t, []storage.UUID{{1}}, uuids(t, x))
 		mustClose(t, x)
-		require.Equal(t, []string{"index.db", "log.0", "log.1", "reserve"}, names(t, dir))
+		require.Equal(t, []string{"index.db", "index.sums", "log.0", "log.1", "reserve"}, names(t, dir))
 	}
 }
 
@@ -84,7 +84,7 @@ func TestConcurrentFirstOpensOfProcesses(t *testing.T) {
 			require.NoError(t, c.cmd.Wait(), c.errors.String())
 		}
 		mustClose(t, mustOpen(t, dir))
-		require.Equal(t, []string{"index.db", "log.0", "log.1", "reserve"}, names(t, dir))
+		require.Equal(t, []string{"index.db", "index.sums", "log.0", "log.1", "reserve"}, names(t, dir))
 	}
 }
 
@@ -98,7 +98,7 @@ func TestLeftoversOfACrashWhileCreating(t *testing.T) {
 			require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte("partial"), 0o600))
 		}
 		mustClose(t, mustOpen(t, dir))
-		require.Equal(t, []string{"index.db", "index.db.tmpx", "log.0", "log.1", "note.tmp", "reserve"}, names(t, dir))
+		require.Equal(t, []string{"index.db", "index.db.tmpx", "index.sums", "log.0", "log.1", "note.tmp", "reserve"}, names(t, dir))
 	}
 }
 

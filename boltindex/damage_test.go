@@ -27,8 +27,9 @@ import (
 const pageSize = 4096
 
 // sampleIndex is the file of an index with several levels of pages, free pages
-// and debts, without the room for growth behind its last page.
-func sampleIndex(t testing.TB) []byte {
+// and debts, without the room for growth behind its last page, and the files
+// beside it.
+func sampleIndex(t testing.TB) (data []byte, beside map[string][]byte) {
 	t.Helper()
 	dir := t.TempDir()
 	x := mustOpenConfig(t, dir, boltindex.Config{NoSync: true})
@@ -49,8 +50,15 @@ func sampleIndex(t testing.TB) []byte {
 	data, err := os.ReadFile(path(dir))
 	require.NoError(t, err)
 	require.Zero(t, size%pageSize, "pages of another size")
-	return data[:size]
+	beside = map[string][]byte{}
+	for _, name := range besideIndex {
+		beside[name], err = os.ReadFile(filepath.Join(dir, name))
+		require.NoError(t, err)
+	}
+	return data[:size], beside
 }
+
+var besideIndex = []string{"index.sums", "log.0", "log.1"}
 
 func TestFormatVersions(t *testing.T) {
 	for what, c := range map[string]struct {
@@ -124,7 +132,7 @@ func TestRowVersions(t *testing.T) {
 // An opening that fails lets go of the file, so that the next one says the same
 // and a repaired file opens.
 func TestFailedOpenLetsGo(t *testing.T) {
-	good := sampleIndex(t)
+	good, _ := sampleIndex(t)
 	noise := make([]byte, len(good))
 	_, _ = rand.NewChaCha8([32]byte{1}).Read(noise) // never fails
 	for what, bad := range map[string][]byte{
@@ -165,27 +173,38 @@ func TestFailedOpenLetsGo(t *testing.T) {
 	}
 }
 
-// Damaged pages, whatever is in them, cost no process its life: opening and
-// reading answer with an error of this project or work.
+// Damaged pages, whatever is in them, are never taken for good: opening, reading
+// and changing answer with ErrCorrupted or as if there were no damage, and Verify
+// finds it.
 func TestDamagedPages(t *testing.T) {
-	for kind := range misplaced {
-		t.Run(damageKinds[kind], func(t *testing.T) { survive(t, kind, 60) })
+	for kind, name := range damageKinds {
+		t.Run(name, func(t *testing.T) { survive(t, kind, true) })
 	}
 }
 
-// A page may also be whole and in the wrong place, where a tree of pages can
-// lead back to itself.
-func TestMisplacedPages(t *testing.T) { survive(t, misplaced, 60) }
+// Where the sums are lost as well, wrong rows may be read. But it costs no process
+// its life.
+func TestDamagedPagesWithoutSums(t *testing.T) {
+	for kind, name := range damageKinds {
+		t.Run(name, func(t *testing.T) { survive(t, kind, false) })
+	}
+}
 
-// survive has a process use that many copies of an index, each damaged in
-// another way of one kind.
-func survive(t *testing.T, kind, seeds int) {
-	good := sampleIndex(t)
+// survive has a process use copies of an index, each damaged in another way of
+// one kind.
+func survive(t *testing.T, kind int, withSums bool) {
+	good, beside := sampleIndex(t)
+	if !withSums {
+		delete(beside, "index.sums")
+	}
 	dir := t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "good"), good, 0o600))
+	for name, data := range beside {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), data, 0o600))
+	}
 	c := startChild(t, "damage", dir)
 	died := 0
-	for seed := range seeds {
+	for seed := range 60 {
 		_, err := fmt.Fprintln(c.in, kind, seed)
 		require.NoError(t, err)
 		result, ok := c.line()
@@ -217,10 +236,14 @@ const (
 	cutFile
 	noisyPage
 	noPointer
-	misplaced
+	misplaced // where a tree of pages can lead back to itself
+	badFreeList
 )
 
-var damageKinds = [...]string{"flipped bits", "a damaged page header", "a page of zeros", "a file cut short", "a page of noise", "a pointer to no page", "a page in place of another"}
+var damageKinds = [...]string{
+	"flipped bits", "a damaged page header", "a page of zeros", "a file cut short", "a page of noise", "a pointer to no page",
+	"a page in place of another", "a damaged free list",
+}
 
 // damaged is a copy of an index with damage of a kind.
 func damaged(kind int, seed uint64, good []byte) []byte {
@@ -261,6 +284,12 @@ func damaged(kind int, seed uint64, good []byte) []byte {
 		clear(p[16+16*random.IntN(int(binary.NativeEndian.Uint16(p[10:])))+8:][:8])
 	case misplaced:
 		copy(page(), page())
+	case badFreeList:
+		for p := data; len(p) >= pageSize; p = p[pageSize:] {
+			if binary.NativeEndian.Uint16(p[8:]) == 0x10 { // all there are: old ones do no harm
+				p[10+random.IntN(30)] ^= 1 << random.IntN(8)
+			}
+		}
 	}
 	return data
 }
@@ -321,24 +350,118 @@ func tryOpen(dir string) string {
 	return err.Error()
 }
 
-// useDamaged opens a damaged copy, asks everything of it and, where Verify finds
-// nothing, changes it. The error is one that should not have been returned.
+// useDamaged opens a damaged copy, asks everything of it and changes it. The error
+// is that of something that should not have been.
 func useDamaged(dir string, kind int, seed uint64) error {
 	good, err := os.ReadFile(filepath.Join(dir, "good"))
 	if err != nil {
 		return err
 	}
-	// A new file each time, so that nothing of the last one is in the way.
-	work, err := os.MkdirTemp(dir, "damage")
+	_, err = os.Stat(filepath.Join(dir, "index.sums"))
+	withSums := err == nil
+	want := map[string]string{}
+	if err := useCopy(dir, good, func(x *boltindex.Index) error { return answers(x, want, nil) }); err != nil {
+		return fmt.Errorf("without damage: %w", err)
+	}
+	bad := damaged(kind, seed, good)
+	opened := false
+	err = useCopy(dir, bad, func(x *boltindex.Index) error {
+		opened = true
+		got := map[string]string{}
+		if !withSums {
+			want = got // no way to tell
+		}
+		if err := answers(x, got, want); err != nil {
+			return err
+		}
+		findings, err := x.Verify(context.Background())
+		if err := unexpected("verify", err); err != nil {
+			return err
+		}
+		if withSums && err == nil && len(findings) == 0 && inUse(good, bad) {
+			return errors.New("Verify finds nothing")
+		}
+		for _, change := range changes(x) {
+			if _, err := change.run(context.Background()); unexpected(change.what, err) != nil || err != nil && len(findings) == 0 {
+				return fmt.Errorf("%s: %w", change.what, err)
+			}
+		}
+		return unexpected("flush", x.Flush())
+	})
+	if opened {
+		return err
+	}
+	return unexpected("open", err)
+}
+
+// answers asks everything of an index, and compares what it does not refuse with
+// what is wanted, if anything is.
+func answers(x *boltindex.Index, got, want map[string]string) error {
+	for _, read := range reads(x) {
+		answer, err := read.run(context.Background())
+		if err := unexpected(read.what, err); err != nil {
+			return err
+		}
+		if errors.Is(err, storage.ErrCorrupted) {
+			continue
+		}
+		got[read.what] = fmt.Sprintf("%+v %v", answer, err)
+		if want != nil && want[read.what] != got[read.what] && read.what != "Size" {
+			return fmt.Errorf("%s answers %s in place of %s", read.what, got[read.what], want[read.what])
+		}
+	}
+	return nil
+}
+
+// inUse says whether a page differs that the index uses: all but those in its list
+// of free pages, and the older meta page.
+func inUse(good, bad []byte) bool {
+	var meta []byte
+	for _, p := range [][]byte{good[:pageSize], good[pageSize:]} {
+		if meta == nil || binary.NativeEndian.Uint64(p[16+48:]) > binary.NativeEndian.Uint64(meta[16+48:]) {
+			meta = p
+		}
+	}
+	free := good[binary.NativeEndian.Uint64(meta[16+32:])*pageSize:]
+	unused := map[uint64]bool{0: true, 1: true} // bbolt checks the meta pages itself
+	for i := range binary.NativeEndian.Uint16(free[10:]) {
+		unused[binary.NativeEndian.Uint64(free[16+8*int(i):])] = true
+	}
+	for i := range len(good) / pageSize {
+		if at := i * pageSize; !unused[uint64(i)] && (len(bad) < at+pageSize || string(good[at:at+pageSize]) != string(bad[at:at+pageSize])) {
+			return true
+		}
+	}
+	return false
+}
+
+// useCopy opens an index of these bytes, beside what dir has.
+func useCopy(dir string, data []byte, fn func(*boltindex.Index) error) error {
+	// A new directory each time, so that nothing of the last one is in the way, in
+	// memory where that can be: making hundreds of them takes a disk long.
+	parent := dir
+	if info, err := os.Stat("/dev/shm"); err == nil && info.IsDir() {
+		parent = "/dev/shm"
+	}
+	work, err := os.MkdirTemp(parent, "mediabolt-damage-")
 	if err != nil {
 		return err
 	}
-	defer func() { _ = os.RemoveAll(work) }() // t.TempDir removes the rest
-	if err := os.WriteFile(path(work), damaged(kind, seed, good), 0o600); err != nil {
+	defer func() { _ = os.RemoveAll(work) }() // nothing is of use in it
+	if err := os.WriteFile(path(work), data, 0o600); err != nil {
 		return err
 	}
 	if err := os.WriteFile(filepath.Join(work, "reserve"), nil, 0o600); err != nil {
 		return err
+	}
+	for _, name := range besideIndex {
+		data, err := os.ReadFile(filepath.Join(dir, name))
+		if err == nil {
+			err = os.WriteFile(filepath.Join(work, name), data, 0o600)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
 	}
 	root, err := os.OpenRoot(work)
 	if err != nil {
@@ -347,32 +470,14 @@ func useDamaged(dir string, kind int, seed uint64) error {
 	defer func() { _ = root.Close() }() // only read from
 	x, err := boltindex.Open(context.Background(), boltindex.Config{Root: root, NoSync: true})
 	if err != nil {
-		return unexpected("open", err)
-	}
-	for _, read := range reads(x) {
-		if err := unexpected(read.what, read.run(context.Background())); err != nil {
-			return err
-		}
-	}
-	// bbolt may need any amount of memory to change a damaged tree, so only
-	// damage that is in no tree can be asked of changes.
-	findings, err := x.Verify(context.Background())
-	if err := unexpected("verify", err); err != nil {
 		return err
 	}
-	if len(findings) == 0 {
-		for _, change := range changes(x) {
-			if err := change.run(context.Background()); err != nil {
-				return fmt.Errorf("%s, where Verify found nothing: %w", change.what, err)
-			}
-		}
-	}
-	return unexpected("close", x.Close())
+	return errors.Join(fn(x), unexpected("close", x.Close()))
 }
 
 type use struct {
 	what string
-	run  func(context.Context) error
+	run  func(context.Context) (any, error)
 }
 
 // sampleUUID is a reference that the sample index has.
@@ -380,26 +485,32 @@ var sampleUUID = storage.UUID{0: 42, 15: 41}
 
 // reads is every method that reads.
 func reads(x *boltindex.Index) []use {
-	refs := func(filter storage.RefFilter) func(context.Context) error {
-		return func(ctx context.Context) error {
+	refs := func(filter storage.RefFilter) func(context.Context) (any, error) {
+		return func(ctx context.Context) (any, error) {
+			var all []storage.RefPair
 			after, more, err := storage.UUID{}, true, error(nil)
 			for pages := 0; more && err == nil && pages < 1000; pages++ {
-				_, after, more, err = x.Refs(ctx, filter, after, 50)
+				var page []storage.RefPair
+				page, after, more, err = x.Refs(ctx, filter, after, 50)
+				all = append(all, page...)
 			}
-			return err
+			return all, err
 		}
 	}
 	key := addition(sampleUUID, storage.MediaMetadata{}).Blob.Key
 	return []use{
-		{"Counters", func(ctx context.Context) error { _, err := x.Counters(ctx); return err }},
-		{"Size", func(ctx context.Context) error { _, err := x.Size(ctx); return err }},
-		{"Blob", func(ctx context.Context) error { _, err := x.Blob(ctx, key); return err }},
-		{"Ref", func(ctx context.Context) error { _, _, err := x.Ref(ctx, idOf(sampleUUID)); return err }},
+		{"Counters", func(ctx context.Context) (any, error) { return x.Counters(ctx) }},
+		{"Size", func(ctx context.Context) (any, error) { return x.Size(ctx) }},
+		{"Blob", func(ctx context.Context) (any, error) { return x.Blob(ctx, key) }},
+		{"Ref", func(ctx context.Context) (any, error) {
+			ref, blob, err := x.Ref(ctx, idOf(sampleUUID))
+			return storage.RefPair{Ref: ref, Blob: blob}, err
+		}},
 		{"Refs", refs(storage.RefFilter{})},
 		{"Refs of a session", refs(storage.RefFilter{SessionID: "session 3"})},
 		{"Refs of a user", refs(storage.RefFilter{UserID: "u"})},
-		{"Blobs", func(ctx context.Context) error { _, err := x.Blobs(ctx, "", 1000); return err }},
-		{"Debt", func(ctx context.Context) error { _, err := x.Debt(ctx); return err }},
+		{"Blobs", func(ctx context.Context) (any, error) { return x.Blobs(ctx, "", 1000) }},
+		{"Debt", func(ctx context.Context) (any, error) { return x.Debt(ctx) }},
 	}
 }
 
@@ -407,10 +518,10 @@ func reads(x *boltindex.Index) []use {
 func changes(x *boltindex.Index) []use {
 	add := addition(storage.UUID{0: 250, 15: 200}, storage.MediaMetadata{SessionID: "session 3"})
 	return []use{
-		{"Add", func(ctx context.Context) error { _, err := x.Add(ctx, add); return err }},
-		{"Remove", func(ctx context.Context) error { _, err := x.Remove(ctx, idOf(sampleUUID)); return err }},
-		{"Settle", func(ctx context.Context) error {
-			return x.Settle(ctx, storage.Debt{Mirrors: []storage.Mirror{{UUID: add.Ref.UUID, Blob: add.Blob.Key}}})
+		{"Add", func(ctx context.Context) (any, error) { return x.Add(ctx, add) }},
+		{"Remove", func(ctx context.Context) (any, error) { return x.Remove(ctx, idOf(sampleUUID)) }},
+		{"Settle", func(ctx context.Context) (any, error) {
+			return nil, x.Settle(ctx, storage.Debt{Mirrors: []storage.Mirror{{UUID: add.Ref.UUID, Blob: add.Blob.Key}}})
 		}},
 	}
 }

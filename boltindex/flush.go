@@ -184,7 +184,18 @@ const appendFill = 0.95
 // transfer writes rows to bbolt, and that it has those of the log up to a
 // number.
 func (x *Index) transfer(changes *table, to uint64) error {
-	return x.update(func(tx *bolt.Tx) (err error) {
+	// The transaction before must have its sums, or they would be lost.
+	if err := x.sum(); err != nil {
+		return err
+	}
+	err := x.update(func(tx *bolt.Tx) (err error) {
+		s, err := x.state(tx)
+		if err == nil {
+			err = s.checkPaths(changes)
+		}
+		if err != nil {
+			return err
+		}
 		changes.Scan(func(key string, value []byte) bool {
 			b, k := tx.Bucket(bucket(key[0]).name()), []byte(key[1:])
 			if bucket(key[0]) == bucketRefs {
@@ -205,15 +216,21 @@ func (x *Index) transfer(changes *table, to uint64) error {
 		}
 		return tx.Bucket(bucketMeta.name()).Put(keyApplied, binary.BigEndian.AppendUint64(nil, to))
 	})
+	// Readers may see the transaction even where it failed: at its last sync.
+	if err := x.sum(); err != nil {
+		x.log.Warn("pages of the index have no sums for now", "index", x.path, "error", err)
+	}
+	return err
 }
 
 // applied is the number of the last record whose rows bbolt has.
 func (x *Index) applied() (number uint64, err error) {
-	err = x.viewBolt(func(tx *bolt.Tx) error {
-		if v := tx.Bucket(bucketMeta.name()).Get(keyApplied); len(v) == 8 {
+	err = x.viewBolt(func(s *state) error {
+		v, err := s.get(bucketMeta, keyApplied)
+		if len(v) == 8 {
 			number = binary.BigEndian.Uint64(v)
 		}
-		return nil
+		return err
 	})
 	return number, err
 }
@@ -242,10 +259,13 @@ func (x *Index) updateBolt(fn func(*bolt.Tx) error) (err error) {
 // file but its sync failed, memory and disk may disagree: no further change is
 // accepted until the store is reopened, which reads the log anew.
 func (x *Index) judge(id int, cause error) error {
-	var now int
-	err := x.viewBolt(func(tx *bolt.Tx) error { now = tx.ID(); return nil })
-	if err == nil && now < id {
-		return cause
+	tx, err := x.db.Begin(false)
+	if err == nil {
+		now := tx.ID()
+		err = tx.Rollback()
+		if err == nil && now < id {
+			return cause
+		}
 	}
 	x.breakBy(cause)
 	return cause
@@ -290,6 +310,10 @@ func (x *Index) replay() error {
 	if err != nil {
 		return err
 	}
+	if x.pages.sums.behind && len(runs) == 0 {
+		return fmt.Errorf("%w: the last meta page of %s is damaged, and the log does not have its rows: restore the index and its log from one backup",
+			storage.ErrCorrupted, fileName)
+	}
 	x.changes.number = applied
 	for _, run := range runs {
 		x.frozen, x.frozenTo = x.active, x.changes.number
@@ -312,20 +336,17 @@ func (x *Index) replay() error {
 // have left it in the kernel's memory alone, and so may a sync that failed. After
 // one the kernel takes the bytes for written, so that a further sync does
 // nothing about them; the ones that can have been the last to be synced, a meta
-// page and the last record of a segment, are therefore written again.
+// page, the name of its sums and the last record of a segment, are therefore
+// written again.
 func (x *Index) syncFound(runs []run) error {
-	if x.changes.noSync {
-		return nil
+	now, _, err := readMetas(x.file)
+	if err == nil && x.pages.sums.written >= now.txid {
+		err = x.pages.sums.name(now.txid)
 	}
-	var page, number int64
-	err := x.viewBolt(func(tx *bolt.Tx) error {
-		page = int64(tx.DB().Info().PageSize)
-		number = int64(tx.ID()) % 2
-		return nil
-	})
-	if err == nil {
-		err = renew(x.file, number*page, page)
+	if x.changes.noSync || err != nil {
+		return err
 	}
+	err = renew(x.file, int64(now.txid%2)*now.pageSize, now.pageSize)
 	for _, run := range runs {
 		last := run.records[len(run.records)-1]
 		length := wholeBlocks(logHeader + len(last.body))

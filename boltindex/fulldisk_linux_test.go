@@ -112,7 +112,7 @@ func TestFullDisk(t *testing.T) {
 	require.NoError(t, add())
 	require.Equal(t, live, uuids(t, x))
 	mustClose(t, x)
-	require.ElementsMatch(t, []string{"index.db", "log.0", "log.1", "reserve"}, names(t, dir))
+	require.ElementsMatch(t, []string{"index.db", "index.sums", "log.0", "log.1", "reserve"}, names(t, dir))
 }
 
 // On a disk that is full from the start nothing half-made stays.

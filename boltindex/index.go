@@ -60,7 +60,9 @@ const lockRetry = 10 * time.Millisecond
 // Index is an open index. It is safe for concurrent use.
 type Index struct {
 	db           *bolt.DB
-	file         *os.File // the same file once more, to check and renew its pages
+	file         *os.File // the same file once more, to read its pages past bbolt
+	pages        *pageFile
+	last         atomic.Pointer[state] // that was read last
 	root         *os.Root
 	path         string // for messages
 	mode         fs.FileMode
@@ -174,7 +176,9 @@ func (x *Index) openBolt(name string, noSync bool) (db *bolt.DB, err error) {
 		NoSync:          noSync,
 		NoStatistics:    true,
 		OpenFile: func(name string, flag int, mode fs.FileMode) (_ *os.File, err error) {
-			file, err = x.root.OpenFile(name, flag, mode)
+			if file, err = x.root.OpenFile(name, flag, mode); err == nil && tryLock(file) {
+				err = x.checkFree(file)
+			}
 			return file, err
 		},
 	})
@@ -204,13 +208,14 @@ func (x *Index) openFile() (err error) {
 			err = errors.Join(err, x.closeFiles())
 		}
 	}()
-	var want int64
-	if err := x.viewBolt(func(tx *bolt.Tx) error { want = tx.Size(); return nil }); err != nil {
-		return err
-	}
 	if x.file, err = x.root.OpenFile(fileName, os.O_RDWR, 0); err != nil {
 		return err
 	}
+	now, _, err := readMetas(x.file)
+	if err != nil {
+		return err
+	}
+	want := int64(now.end) * now.pageSize
 	info, err := x.file.Stat()
 	if err == nil && info.Size() < want {
 		err = fmt.Errorf("%w: index file of %d bytes, its meta page says %d: restore %s from a backup",
@@ -219,8 +224,66 @@ func (x *Index) openFile() (err error) {
 	return err
 }
 
+// openPages has the pages checked from now on, and looks whether they are an
+// index that this program knows.
+func (x *Index) openPages(noSync bool) error {
+	now, _, err := readMetas(x.file)
+	if err != nil {
+		return err
+	}
+	sums, err := x.openSums(noSync)
+	if err != nil {
+		return err
+	}
+	x.pages = newPageFile(x.file, now.pageSize, sums)
+	if err := x.sum(); isFull(err) {
+		x.log.Warn("pages of the index have no sums for now", "index", x.path, "error", err) // what is there can be read
+	} else if err != nil {
+		return err
+	}
+	return x.viewBolt(func(s *state) error {
+		if err := checkFormat(s); err != nil {
+			return err
+		}
+		store, err := s.get(bucketMeta, keyStore)
+		copy(x.storeID[:], store)
+		return err
+	})
+}
+
+// checkFree reads the list of free pages before bbolt does, which would take any
+// page for free that the list names, and any memory that it asks for. The caller
+// has the lock.
+func (x *Index) checkFree(file *os.File) error {
+	if info, err := file.Stat(); err != nil || info.Size() == 0 {
+		return err // bbolt is about to make it
+	}
+	now, _, err := readMetas(file)
+	if err != nil {
+		return err
+	}
+	p, err := readPage(file, now, now.free)
+	if err != nil {
+		return fmt.Errorf("free list: %w", err)
+	}
+	sums, err := x.openSums(true)
+	if err != nil {
+		return err
+	}
+	if sums.written == now.txid {
+		err = newPageFile(file, now.pageSize, sums).check(p, now.txid)
+	}
+	if err == nil {
+		_, err = freePages(p, now.end)
+	}
+	return errors.Join(err, sums.file.Close())
+}
+
 func (x *Index) closeFiles() error {
 	err := x.db.Close()
+	if x.pages != nil {
+		err = errors.Join(err, x.pages.close(), x.pages.sums.file.Close())
+	}
 	if x.changes != nil {
 		err = errors.Join(err, x.changes.close())
 	}

@@ -5,8 +5,6 @@ import (
 	"context"
 	"fmt"
 
-	bolt "go.etcd.io/bbolt"
-
 	"github.com/mediabolt/mediabolt/storage"
 )
 
@@ -100,7 +98,7 @@ func (x *Index) Size(ctx context.Context) (int64, error) {
 		return 0, err
 	}
 	var size int64
-	err := x.viewBolt(func(tx *bolt.Tx) error { size = tx.Size(); return nil })
+	err := x.viewBolt(func(s *state) error { size = int64(s.end) * s.pages.size; return nil })
 	x.writing.Lock()
 	defer x.writing.Unlock()
 	for _, s := range x.changes.segments {

@@ -33,10 +33,12 @@ func tableKey(b bucket, key []byte) string {
 type rows struct {
 	layers []*table // the newest first; they do not change
 	tx     *bolt.Tx
+	state  *state // of tx
+	err    error  // the first that reading met: what was read since is not to be used
 }
 
-// get is the value of a row, nil where there is none. It is valid as long as
-// the view is.
+// get is the value of a row, nil where there is none or it cannot be read. It is
+// valid as long as the view is.
 func (r *rows) get(b bucket, key []byte) []byte {
 	if len(r.layers) > 0 {
 		k := tableKey(b, key)
@@ -46,28 +48,40 @@ func (r *rows) get(b bucket, key []byte) []byte {
 			}
 		}
 	}
-	return r.tx.Bucket(b.name()).Get(key)
+	value, err := r.state.get(b, key)
+	r.fail(err)
+	return value
 }
 
-// from is the rows of a bucket in order, from a key on.
+func (r *rows) fail(err error) {
+	if r.err == nil {
+		r.err = err
+	}
+}
+
+// from is the rows of a bucket in order, from a key on, as far as they can be
+// read.
 func (r *rows) from(b bucket, start []byte) iter.Seq2[[]byte, []byte] {
 	return func(yield func(key, value []byte) bool) {
-		c := cursor{bolt: r.tx.Bucket(b.name()).Cursor(), bucket: b}
+		c := cursor{state: r.state, bucket: b}
 		c.seek(r.layers, start)
-		for {
+		for c.err == nil {
 			key, value, more := c.next()
 			if !more || value != nil && !yield(key, value) {
-				return
+				break
 			}
 		}
+		r.fail(c.err)
 	}
 }
 
 // cursor merges the layers of a view.
 type cursor struct {
 	bucket     bucket
-	bolt       *bolt.Cursor
+	state      *state
+	bolt       treeCursor
 	key, value []byte // of bolt; a nil key is the end
+	err        error
 	layers     []*layer
 }
 
@@ -78,11 +92,20 @@ type layer struct {
 }
 
 func (c *cursor) seek(layers []*table, start []byte) {
-	c.key, c.value = c.bolt.Seek(start)
+	c.err = c.bolt.seek(c.state, c.state.trees[c.bucket], start)
+	c.takeBolt()
 	for _, t := range layers {
 		l := &layer{rows: t.Iter()}
 		c.settle(l, l.rows.Seek(tableKey(c.bucket, start)))
 		c.layers = append(c.layers, l)
+	}
+}
+
+// takeBolt takes in the row that bolt has come to.
+func (c *cursor) takeBolt() {
+	c.key, c.value = nil, nil
+	if c.err == nil {
+		c.key, c.value = c.bolt.row()
 	}
 }
 
@@ -118,7 +141,8 @@ func (c *cursor) next() (key, value []byte, more bool) {
 		c.settle(l, l.rows.Next())
 	}
 	if c.key != nil && bytes.Equal(c.key, key) {
-		c.key, c.value = c.bolt.Next()
+		c.err = c.bolt.next(c.state)
+		c.takeBolt()
 	}
 	return key, value, true
 }
@@ -136,7 +160,11 @@ func (x *Index) look(keep bool, fn func(*rows) error) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.tx.Rollback()) }()
-	return fn(r)
+	err = fn(r)
+	if r.err != nil {
+		return r.err
+	}
+	return err
 }
 
 // snapshot is a view that its caller ends by the transaction's Rollback. To keep
@@ -144,15 +172,20 @@ func (x *Index) look(keep bool, fn func(*rows) error) (err error) {
 func (x *Index) snapshot(keep bool) (*rows, error) {
 	// A layer goes when bbolt has its rows. The transaction must not be older.
 	x.layersMu.RLock()
-	defer x.layersMu.RUnlock()
+	layers := x.layers()
 	tx, err := x.db.Begin(false)
+	if keep && err == nil {
+		x.kept.Store(true)
+	}
+	x.layersMu.RUnlock()
 	if err != nil {
 		return nil, err
 	}
-	if keep {
-		x.kept.Store(true)
+	state, err := x.state(tx)
+	if err != nil {
+		return nil, errors.Join(err, tx.Rollback())
 	}
-	return &rows{layers: x.layers(), tx: tx}, nil
+	return &rows{layers: layers, tx: tx, state: state}, nil
 }
 
 // row is the value of one row, copied, nil where there is none.
@@ -175,12 +208,15 @@ func (x *Index) row(b bucket, key []byte) (value []byte, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, tx.Rollback()) }()
-	return bytes.Clone(tx.Bucket(b.name()).Get(key)), nil
+	state, err := x.state(tx)
+	if err != nil {
+		return nil, err
+	}
+	value, err = state.get(b, key)
+	return bytes.Clone(value), err
 }
 
 // viewBolt runs fn on what bbolt has.
-func (x *Index) viewBolt(fn func(*bolt.Tx) error) (err error) {
-	defer guard(&err)
-	defer faultsPanic()()
-	return x.db.View(fn)
+func (x *Index) viewBolt(fn func(*state) error) (err error) {
+	return x.look(false, func(r *rows) error { return fn(r.state) })
 }

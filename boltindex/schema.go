@@ -45,6 +45,10 @@
 // transaction, although it costs a page or more: without it bbolt would have to
 // read the whole file to open after a crash.
 //
+// bbolt trusts what it reads. So rows are read past it, page by page (tree.go),
+// each page compared with a checksum that a file of its own has (sums.go), and
+// what bbolt is about to read in order to write is checked before.
+//
 // The file is made under a temporary name, synced and linked into place, so a
 // file with the final name is always complete. Beside it lies a reserve file
 // of reserveSize bytes, given up when the disk is so full that not even a

@@ -8,6 +8,12 @@ import (
 	"syscall"
 )
 
+// tryLock takes the lock of a file as bbolt does, which then gets it as well: it
+// belongs to the opened file. It says whether nobody else had it.
+func tryLock(f *os.File) bool {
+	return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil
+}
+
 // abandon lets go of a file that bbolt had locked and mapped when it panicked:
 // the map, which nobody can reach any more, would keep the lock.
 func abandon(f *os.File) error {

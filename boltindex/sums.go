@@ -1,0 +1,303 @@
+package boltindex
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"log/slog"
+	"os"
+	"slices"
+	"sync"
+)
+
+// The file of sums has a checksum for every page of bbolt's file that is in use,
+// for bbolt itself checks its meta pages alone. It consists of sectors, which a
+// disk writes whole or not at all:
+//
+//	sector 0   magic 8 bytes, sumsMagic; transaction uint64; zeros; CRC-32C
+//	           uint32 of what is before it
+//	sector n   127 sums uint32, from page (n-1)*127 on; CRC-32C uint32 of the
+//	           number of the sector, uint64, and the sums
+//
+// Integers are little-endian. A sum is the CRC-32C of a page with its overflow, 1
+// in place of 0, and belongs to its first page; 0 is no sum. A damaged sector has
+// none: its pages are taken as they are, and Verify says so.
+//
+// # Crash safety
+//
+// bbolt never writes to a page that the state before its transaction uses. So
+// the sums of the pages that a transaction has written take the place of sums
+// that this state does not need: they are written after its commit, synced, and
+// only then does sector 0 name the transaction. What a transaction has written is
+// what is reachable from its root and was in the free list of the state before,
+// which is still in the file: Open finds it again when a crash came in between,
+// in time in proportion to the transaction. The next transaction waits until it
+// is done.
+//
+// When the sums of an index are missing, or belong to a transaction that is
+// neither the last nor the one before, they are made anew from pages that pass
+// for whole, which reads all of them. That is also how a user mends them: by
+// removing the file.
+const (
+	sumsName   = "index.sums"
+	sumsMagic  = "mbsum\x00\x00\x01"
+	sumSector  = 512
+	sectorSums = sumSector/4 - 1
+)
+
+// sums is the file of sums, and in memory those that were added last.
+type sums struct {
+	file   *os.File
+	noSync bool
+	log    *slog.Logger
+
+	mu      sync.Mutex
+	changed sync.Cond         // known or failed
+	known   uint64            // the last transaction with sums
+	recent  map[uint64]uint32 // its sums
+	failed  bool              // the pages of the next could not be read
+	written uint64            // the transaction that sector 0 names
+
+	behind bool // bbolt has opened the state before that of sector 0
+}
+
+// pageSum is the sum of one page.
+type pageSum struct {
+	page uint64
+	sum  uint32
+}
+
+func sumOf(p page) pageSum { return pageSum{p.id(), max(1, crc32.Checksum(p, castagnoli))} }
+
+// openSums opens the file of sums, which is made if there is none, and reads for
+// which transaction it has sums.
+func (x *Index) openSums(noSync bool) (_ *sums, err error) {
+	f, err := x.root.OpenFile(sumsName, os.O_RDWR|os.O_CREATE, x.mode)
+	if err != nil {
+		return nil, err
+	}
+	s := &sums{file: f, noSync: noSync, log: x.log}
+	s.changed.L = &s.mu
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, f.Close())
+		}
+	}()
+	head := make([]byte, sumSector)
+	if _, err = f.ReadAt(head, 0); err == io.EOF {
+		err = nil
+		if !noSync {
+			err = x.syncDir()
+		}
+	}
+	if string(head[:8]) == sumsMagic && sectorSum(0, head) == binary.LittleEndian.Uint32(head[sumSector-4:]) {
+		s.written = binary.LittleEndian.Uint64(head[8:])
+		s.known = s.written
+	}
+	return s, err
+}
+
+// sectorSum is the checksum of a sector. That of sector 0 is without a number.
+func sectorSum(n int64, sector []byte) uint32 {
+	var sum uint32
+	if n > 0 {
+		sum = crc32.Checksum(binary.LittleEndian.AppendUint64(nil, uint64(n)), castagnoli)
+	}
+	return crc32.Update(sum, castagnoli, sector[:sumSector-4])
+}
+
+// of is the sum of a page in the state that a transaction has left, 0 where it
+// has none.
+func (s *sums) of(id, txid uint64) (uint32, error) {
+	s.mu.Lock()
+	for s.known < txid && !s.failed {
+		s.changed.Wait() // for the pages to be read: that waits for no sync and no lock
+	}
+	sum, recent := s.recent[id]
+	known := s.known >= txid
+	s.mu.Unlock()
+	if recent || !known {
+		return sum, nil
+	}
+	sector, err := s.sector(sectorOf(id))
+	if err != nil {
+		return 0, err
+	}
+	return binary.LittleEndian.Uint32(sector[placeOf(id):]), nil
+}
+
+func sectorOf(id uint64) int64 { return 1 + int64(id/sectorSums) }
+func placeOf(id uint64) int    { return 4 * int(id%sectorSums) }
+
+// sector reads a sector, zeros where it is damaged or the file ends before it.
+func (s *sums) sector(n int64) ([]byte, error) {
+	sector := make([]byte, sumSector)
+	if _, err := s.file.ReadAt(sector, n*sumSector); err != nil && err != io.EOF {
+		return nil, err
+	}
+	want := binary.LittleEndian.Uint32(sector[sumSector-4:])
+	if got := sectorSum(n, sector); got != want && !isZero(sector) {
+		s.log.Error("sums of pages are damaged", "file", s.file.Name(), "sector", n)
+		clear(sector)
+	}
+	return sector, nil
+}
+
+func isZero(data []byte) bool {
+	return !slices.ContainsFunc(data, func(b byte) bool { return b != 0 })
+}
+
+// take has the sums of a transaction from now on.
+func (s *sums) take(txid uint64, list []pageSum) {
+	recent := make(map[uint64]uint32, len(list))
+	for _, p := range list {
+		recent[p.page] = p.sum
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.recent, s.known, s.failed = recent, txid, false
+	s.changed.Broadcast()
+}
+
+// fail ends the wait for the sums of the last transaction.
+func (s *sums) fail() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.failed = true
+	s.changed.Broadcast()
+}
+
+// write makes the sums of a transaction durable: those that it has changed, or
+// all there are.
+func (s *sums) write(txid uint64, list []pageSum, all bool) error {
+	slices.SortFunc(list, func(a, b pageSum) int { return int(int64(a.page) - int64(b.page)) })
+	for len(list) > 0 {
+		n := sectorOf(list[0].page)
+		sector := make([]byte, sumSector)
+		if !all {
+			var err error
+			if sector, err = s.sector(n); err != nil {
+				return err
+			}
+		}
+		for len(list) > 0 && sectorOf(list[0].page) == n {
+			binary.LittleEndian.PutUint32(sector[placeOf(list[0].page):], list[0].sum)
+			list = list[1:]
+		}
+		if err := s.put(n, sector); err != nil {
+			return err
+		}
+	}
+	if err := s.sync(); err != nil {
+		return err
+	}
+	return s.name(txid)
+}
+
+// name says durably for which transaction the file has sums.
+func (s *sums) name(txid uint64) error {
+	head := make([]byte, sumSector)
+	copy(head, sumsMagic)
+	binary.LittleEndian.PutUint64(head[8:], txid)
+	if err := errors.Join(s.put(0, head), s.sync()); err != nil {
+		return err
+	}
+	s.written = txid
+	return nil
+}
+
+func (s *sums) put(n int64, sector []byte) error {
+	binary.LittleEndian.PutUint32(sector[sumSector-4:], sectorSum(n, sector))
+	_, err := s.file.WriteAt(sector, n*sumSector)
+	return err
+}
+
+func (s *sums) sync() error {
+	if s.noSync {
+		return nil
+	}
+	return datasync(s.file)
+}
+
+// sum brings the sums up to the state of the file. The caller holds flushing,
+// or is opening.
+func (x *Index) sum() error {
+	err := x.sumLast()
+	if err != nil {
+		x.pages.sums.fail()
+		return fmt.Errorf("%s: %w", sumsName, err)
+	}
+	return nil
+}
+
+// firstTxid is the transaction that has made an index.
+const firstTxid = 2
+
+func (x *Index) sumLast() (err error) {
+	defer guard(&err)
+	now, before, err := readMetas(x.file)
+	if err != nil {
+		return err
+	}
+	s := x.pages.sums
+	switch {
+	case s.written == now.txid:
+		return nil
+	case s.written == now.txid+1:
+		// No sum of this state has been overwritten.
+		x.log.Warn("the last meta page of the index is damaged", "index", x.path, "transaction", s.written)
+		s.take(now.txid, nil)
+		s.behind = true
+		return nil
+	case s.written == before.txid && before != (meta{}):
+		old, err := x.inUse(before)
+		if err != nil {
+			return err
+		}
+		list, err := x.sumPages(now, old)
+		if err != nil {
+			return err
+		}
+		s.take(now.txid, list)
+		x.pages.forget(list)
+		return s.write(now.txid, list, false)
+	}
+	if now.txid != firstTxid {
+		x.log.Warn("the index has no sums of its pages, they are made anew", "index", x.path, "transaction", now.txid)
+	}
+	list, err := x.sumPages(now, nil)
+	if err != nil {
+		return err
+	}
+	if err := s.write(now.txid, list, true); err != nil {
+		return err
+	}
+	s.take(now.txid, nil)
+	x.pages.forget(list)
+	return nil
+}
+
+// inUse tells which pages a state has in use, from its list of free ones.
+func (x *Index) inUse(m meta) (func(uint64) bool, error) {
+	p, err := readPage(x.file, m, m.free)
+	if err == nil {
+		err = x.pages.check(p, m.txid)
+	}
+	if err != nil {
+		return nil, err
+	}
+	free, err := freePages(p, m.end)
+	return func(id uint64) bool { return id < m.end && !isFree(free, id) }, err
+}
+
+// sumPages is the sums of the pages of a state that are not old.
+func (x *Index) sumPages(now meta, old func(uint64) bool) (list []pageSum, err error) {
+	w := newPageWalk(x.file, now, func(p page) error {
+		list = append(list, sumOf(p))
+		return nil
+	})
+	w.old = old
+	return list, w.run()
+}
