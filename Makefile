@@ -30,10 +30,10 @@ lint: ## gofmt, vet and staticcheck, of every module
 	@for m in $(MODULES); do (cd $$m && $(GO) vet ./... && $(GO) run $(STATICCHECK) ./...) || exit 1; done
 
 .PHONY: cross
-cross: ## build for darwin and windows
-	@for os in darwin windows; do for arch in amd64 arm64; do \
-		echo "GOOS=$$os GOARCH=$$arch"; \
-		GOOS=$$os GOARCH=$$arch $(GO) build -o /dev/null ./... && GOOS=$$os GOARCH=$$arch $(GO) vet ./... || exit 1; done; done
+cross: ## build and vet every module for darwin and windows
+	@for m in $(MODULES); do for os in darwin windows; do for arch in amd64 arm64; do \
+		echo "$$m: GOOS=$$os GOARCH=$$arch"; \
+		(cd $$m && export GOOS=$$os GOARCH=$$arch && $(GO) build -o /dev/null ./... && $(GO) vet ./...) || exit 1; done; done; done
 
 .PHONY: fuzz
 fuzz: ## run every fuzz target for FUZZTIME each
@@ -70,7 +70,7 @@ bench-quick: ## measure floors, store and rivals, 5 minutes, into bench/quick.js
 bench-full: ## the same, 40 minutes, into bench/full.json
 bench-scale: ## with 10 million references, 40 minutes, into bench/scale.json
 bench-quick bench-full bench-scale: bench-%:
-	@cd bench && $(GO) run ./cmd/mediabench run -profile $* -out $*.json
+	@cd bench && $(GO) run -ldflags '-X main.revision=$(VERSION)' ./cmd/mediabench run -profile $* -out $*.json
 
 .PHONY: bench-report
 bench-report: ## make a page and plots of bench/PROFILE.json in bench/results

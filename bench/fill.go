@@ -34,8 +34,8 @@ type Rows struct {
 // step is how far rows with files are apart.
 func (r Rows) step() uint64 { return uint64(r.Count / max(r.Files, 1)) }
 
-// hasFile says whether a row is among those with a file.
-func (r Rows) hasFile(n uint64) bool {
+// HasFile says whether a row is among those with a file.
+func (r Rows) HasFile(n uint64) bool {
 	return r.Files > 0 && n%r.step() == 0 && n/r.step() <= uint64(r.Files)
 }
 
@@ -60,7 +60,7 @@ func (r Rows) ID(c *Content, n uint64) storage.ID {
 }
 
 func (r Rows) digest(c *Content, n uint64) storage.Digest {
-	if r.hasFile(n) {
+	if r.HasFile(n) {
 		return sha256.Sum256(r.Content(c, n))
 	}
 	u := uuid(n)
@@ -84,7 +84,7 @@ func (r Rows) Row(c *Content, n uint64) *storage.Addition {
 			Organization: storage.OrganizationBySession, Size: int64(r.Size), Digest: digest, MimeType: info.MimeType,
 		},
 	}
-	if r.hasFile(n) {
+	if r.HasFile(n) {
 		add.Blob.CRC = crc32.Checksum(r.Content(c, n), crc32.MakeTable(crc32.Castagnoli))
 	}
 	return add
@@ -181,7 +181,7 @@ type filler struct {
 }
 
 func (f *filler) add(ctx context.Context, n uint64) error {
-	if !f.rows.hasFile(n) {
+	if !f.rows.HasFile(n) {
 		_, err := f.index.Add(ctx, f.rows.Row(nil, n))
 		return err
 	}

@@ -58,6 +58,50 @@ func TestGate(t *testing.T) {
 	}
 }
 
+// TestGateTakesTheBest checks that rounds in which the machine was busy do not
+// count, on either side, and that the gate waits before each try.
+func TestGateTakesTheBest(t *testing.T) {
+	settled := 0
+	g := Gate{Fraction: 1, Tries: 2, Settle: func(context.Context) error { settled++; return nil }}
+	for _, c := range []struct {
+		rounds []Round
+		enough bool
+	}{
+		{[]Round{{1000, 100}, {200, 900}, {500, 200}}, true},
+		{[]Round{{1000, 700}, {100, 500}, {100, 300}}, false}, // a slow floor alone does not help
+	} {
+		settled = 0
+		g.Measure = func(_ context.Context, _ func(Target) bool, done func(*Ratio)) error {
+			done(&Ratio{Target: storeMany, Rounds: c.rounds})
+			return nil
+		}
+		g.Done = func(_ int, _ *Ratio, _ float64, enough bool) { require.Equal(t, c.enough, enough) }
+		err := g.Run(context.Background())
+		require.Equal(t, c.enough, err == nil)
+		if c.enough {
+			require.Equal(t, 1, settled)
+		} else {
+			require.Equal(t, 2, settled)
+		}
+	}
+}
+
+func TestSettle(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*quietTime)
+	defer cancel()
+	waited, busy, err := Settle(ctx)
+	if err != nil { // the other tests keep the machine busy
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.Greater(t, busy, quietShare)
+	}
+	require.GreaterOrEqual(t, waited, quietTime)
+	require.LessOrEqual(t, busy, 1.0)
+	ctx, cancel = context.WithCancel(context.Background())
+	cancel()
+	_, _, err = Settle(ctx)
+	require.ErrorIs(t, err, context.Canceled)
+}
+
 func TestGateOfNothing(t *testing.T) {
 	broken := errors.New("broken")
 	g := Gate{Fraction: 1, Tries: 3, Done: func(int, *Ratio, float64, bool) {}}

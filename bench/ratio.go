@@ -27,6 +27,17 @@ func (r *Ratio) Median() Round {
 	return sorted[len(sorted)/2]
 }
 
+// Best is the best of floor and of subject, each of its own round: what else the
+// machine does can only slow both, and seldom every round of one of them. A
+// regression slows every round.
+func (r *Ratio) Best() Round {
+	var best Round
+	for _, round := range r.Rounds {
+		best.Floor, best.Subject = max(best.Floor, round.Floor), max(best.Subject, round.Subject)
+	}
+	return best
+}
+
 // measure alternates floor and subject, so that what else the machine does
 // meets both.
 func (r *Ratio) measure(ctx context.Context, rounds int, d time.Duration, floor, subject func(writer int) func() error) error {

@@ -21,13 +21,15 @@ const (
 
 // Operations of index and engine.
 const (
-	Store    = "store"    // Cell.Dup per cent of the contents are there already
-	Retrieve = "retrieve" // whole, in base64; of an index, the rows
-	Open     = "open"     // and read
-	Delete   = "delete"   // of references that were stored just before
-	Mixed    = "mixed"    // nine reads to a store
-	List     = "list"     // the first references of a session
-	Opening  = "opening"  // of the store: after Close, and after kill -9
+	Store     = "store"        // through StoreReader; Cell.Dup per cent of the contents are there already
+	StoreText = "store-base64" // the same through Store, in base64
+	Retrieve  = "retrieve"     // whole, in base64; of an index, the rows
+	Open      = "open"         // and read
+	Delete    = "delete"       // of references that were stored just before
+	DeleteOld = "delete-old"   // of preloaded references, all over the index
+	Mixed     = "mixed"        // nine reads to a store
+	List      = "list"         // the first references of a session
+	Opening   = "opening"      // of the store: after Close, and after kill -9
 )
 
 // Operations of floors.
@@ -60,20 +62,49 @@ func (c *Cell) Name() string {
 	return name
 }
 
-// sampled is how many bytes of blobs are there to be read or stored again.
-const sampled = 128 << 20
+// The blobs that are there to be read, deleted or stored again: at most so many
+// bytes and so many of them.
+const (
+	sampled  = 128 << 20
+	maxFiles = 1000
+)
+
+// Large is from how many references on every cell of an index is measured on the
+// same rows, whatever its scope, operation and size, so that what takes minutes to
+// fill can be filled once. The blobs in it have largeSize bytes.
+const (
+	Large     = 1_000_000
+	largeSize = 100 << 10
+)
 
 // Rows is what a store is filled with before the cell is measured.
 func (c *Cell) Rows() bench.Rows {
+	if c.Refs >= Large && !c.isJSON() {
+		return bench.Rows{Count: c.Refs, Size: largeSize, Files: maxFiles}
+	}
 	r := bench.Rows{Count: c.Refs, Size: c.Size}
-	reads := c.Dup > 0 || c.Op == Retrieve || c.Op == Open || c.Op == Mixed || c.Op == List
-	if reads && c.Scope == Engine {
-		r.Files = max(4, min(1000, sampled/c.Size))
-	} else if reads {
+	there := c.Dup > 0 || c.Op == Retrieve || c.Op == Open || c.Op == DeleteOld || c.Op == Mixed || c.Op == List
+	if there && c.Scope == Engine {
+		r.Files = max(4, min(maxFiles, sampled/c.Size))
+	} else if there {
 		r.Count = max(r.Count, 1000)
 	}
 	r.Count = max(r.Count, r.Files)
 	return r
+}
+
+// LeavesFor says whether the store that c was measured on, which takes long to
+// fill, is as good for next as a new one: c has changed few thousandths of it.
+// An index alone owes the tree files that a store would miss. An engine deletes
+// only references with files, an index alone uses only those without.
+func (c *Cell) LeavesFor(next *Cell) bool {
+	switch {
+	case c.Refs < Large || c.Index != next.Index || c.Rows() != next.Rows():
+		return false
+	case c.Scope == Index:
+		return next.Scope == Index && c.Op != DeleteOld
+	}
+	return c.Op != DeleteOld || next.Scope == Index || next.Op == Opening
 }
 
 // Latency is in nanoseconds.

@@ -22,6 +22,7 @@ type engineSubject struct {
 	rows  bench.Rows
 	store *engine.FileStore
 	ids   []string // of the rows with files
+	texts []string // some of their contents, in base64
 }
 
 func openEngine(ctx context.Context, c *Cell, dir string) (*subject, error) {
@@ -41,12 +42,24 @@ func openEngine(ctx context.Context, c *Cell, dir string) (*subject, error) {
 	if c.Rows().Count == 0 {
 		s.close = func() error { return bench.CloseWhole(ctx, s.store) }
 	}
-	content := bench.NewContent(c.Size)
-	for i := range s.rows.Files {
-		s.ids = append(s.ids, s.rows.ID(content, s.rows.File(i)).String())
-	}
+	s.sample()
 	s.start, err = s.operation(ctx)
 	return &s.subject, err
+}
+
+// texts is how many contents in base64 are kept: encoding them again would be
+// measured, and be most of it.
+const texts = 16
+
+// sample makes the IDs of the rows with files, and some of their contents.
+func (s *engineSubject) sample() {
+	content := bench.NewContent(s.rows.Size)
+	for i := range s.rows.Files {
+		s.ids = append(s.ids, s.rows.ID(content, s.rows.File(i)).String())
+		if len(s.texts) < texts {
+			s.texts = append(s.texts, content.Base64())
+		}
+	}
 }
 
 // openStore opens a store on the cell's index, and tells that index.
@@ -72,7 +85,7 @@ func openStore(ctx context.Context, c *Cell, dir string, opened func(engine.Inde
 func (s *engineSubject) operation(ctx context.Context) (func(int) func() error, error) {
 	reading := func() func() error { return func() error { return s.retrieve(ctx) } }
 	switch s.cell.Op {
-	case Store:
+	case Store, StoreText:
 		return func(int) func() error { return s.storing(ctx, nil) }, nil
 	case Retrieve:
 		return func(int) func() error { return reading() }, nil
@@ -93,7 +106,10 @@ func (s *engineSubject) operation(ctx context.Context) (func(int) func() error, 
 	case List:
 		return func(int) func() error { return func() error { return s.list(ctx) } }, nil
 	case Delete:
-		return s.deleter(ctx)
+		ids, err := s.stored(ctx)
+		return s.deleter(ctx, ids), err
+	case DeleteOld:
+		return s.deleter(ctx, s.ids), nil
 	}
 	return nil, errors.New("no such operation of a store: " + s.cell.Op)
 }
@@ -104,7 +120,7 @@ func (s *engineSubject) some() *storage.StorageReference {
 
 func (s *engineSubject) retrieve(ctx context.Context) error {
 	content, err := s.store.Retrieve(ctx, s.some())
-	if err == nil && len(content.Data) < s.cell.Size {
+	if err == nil && len(content.Data) < s.rows.Size {
 		err = fmt.Errorf("retrieved %d characters", len(content.Data))
 	}
 	return err
@@ -113,15 +129,13 @@ func (s *engineSubject) retrieve(ctx context.Context) error {
 // storing stores contents, of which Cell.Dup per cent are there; kept is called
 // with each reference, if it is not nil.
 func (s *engineSubject) storing(ctx context.Context, kept func(id string)) func() error {
-	c := bench.NewContent(s.cell.Size)
-	info := storage.MediaInfo{Type: "document", MimeType: "application/octet-stream"}
+	put := s.putBytes(ctx)
+	if s.cell.Op == StoreText {
+		put = s.putText(ctx)
+	}
 	return func() error {
-		data := c.Next()
-		if rand.IntN(100) < s.cell.Dup {
-			data = s.rows.Content(c, s.rows.File(rand.IntN(s.rows.Files)))
-		}
 		n := rand.IntN(1000)
-		ref, err := s.store.StoreReader(ctx, bytes.NewReader(data), info, storage.MediaMetadata{
+		ref, err := put(rand.IntN(100) < s.cell.Dup, storage.MediaMetadata{
 			SessionID: "session-" + strconv.Itoa(n%100), ConversationID: "conv-1",
 			RunID: "run-" + strconv.Itoa(n), UserID: "user-" + strconv.Itoa(n),
 		})
@@ -136,6 +150,40 @@ func (s *engineSubject) storing(ctx context.Context, kept func(id string)) func(
 	}
 }
 
+// put stores a content that is there, or a new one.
+type put func(there bool, m storage.MediaMetadata) (*storage.StorageReference, error)
+
+func (s *engineSubject) putBytes(ctx context.Context) put {
+	fresh, again := bench.NewContent(s.cell.Size), bench.NewContent(s.rows.Size)
+	info := storage.MediaInfo{Type: "document", MimeType: mimeType}
+	return func(there bool, m storage.MediaMetadata) (*storage.StorageReference, error) {
+		var data []byte
+		if there {
+			data = s.rows.Content(again, s.rows.File(rand.IntN(s.rows.Files)))
+		} else {
+			data = fresh.Next()
+		}
+		return s.store.StoreReader(ctx, bytes.NewReader(data), info, m)
+	}
+}
+
+func (s *engineSubject) putText(ctx context.Context) put {
+	fresh := bench.NewContent(s.cell.Size)
+	return func(there bool, m storage.MediaMetadata) (*storage.StorageReference, error) {
+		content := storage.MediaContent{Type: "document", MimeType: mimeType}
+		if there {
+			content.Data = s.texts[rand.IntN(len(s.texts))]
+		} else {
+			fresh.Next()
+			content.Data = fresh.Base64()
+		}
+		return s.store.Store(ctx, &content, m)
+	}
+}
+
+// mimeType keeps sniffing out of what is measured.
+const mimeType = "application/octet-stream"
+
 func (s *engineSubject) list(ctx context.Context) error {
 	n := 0
 	for _, err := range s.store.List(ctx, engine.Query{SessionID: "session-" + strconv.Itoa(rand.IntN(100))}) {
@@ -149,19 +197,23 @@ func (s *engineSubject) list(ctx context.Context) error {
 	return nil
 }
 
-// deleter stores references, and returns what deletes them.
-func (s *engineSubject) deleter(ctx context.Context) (func(int) func() error, error) {
+// stored stores references, and returns their IDs.
+func (s *engineSubject) stored(ctx context.Context) (ids []string, err error) {
 	var mu sync.Mutex
-	var ids []string
 	stores := sync.Pool{New: func() any {
 		return s.storing(ctx, func(id string) { mu.Lock(); ids = append(ids, id); mu.Unlock() })
 	}}
-	err := everywhere(int(s.cell.Time.Seconds()*removable/2), func() error {
+	err = everywhere(int(s.cell.Time.Seconds()*removable/2), func() error {
 		store := stores.Get().(func() error)
 		defer stores.Put(store)
 		return store()
 	})
 	s.added.Store(0)
+	return ids, err
+}
+
+// deleter deletes references until all are deleted.
+func (s *engineSubject) deleter(ctx context.Context, ids []string) func(int) func() error {
 	var at atomic.Int64
 	return func(int) func() error {
 		return func() error {
@@ -175,5 +227,5 @@ func (s *engineSubject) deleter(ctx context.Context) (func(int) func() error, er
 			}
 			return err
 		}
-	}, err
+	}
 }

@@ -96,13 +96,26 @@ func (s *indexSubject) operation(ctx context.Context) (func(int) func() error, e
 		op = func() error { return s.list(ctx) }
 	case Delete:
 		return s.deleter(ctx)
+	case DeleteOld:
+		op = s.deleterOld(ctx)
 	default:
 		return nil, errors.New("no such operation of an index: " + s.cell.Op)
 	}
 	return func(int) func() error { return op }, nil
 }
 
-func (s *indexSubject) some() uint64 { return 1 + rand.Uint64N(uint64(s.rows.Count)) }
+// some is the number of a row without a file.
+func (s *indexSubject) some() uint64 {
+	for {
+		if n := 1 + rand.Uint64N(uint64(s.rows.Count)); !s.rows.HasFile(n) {
+			return n
+		}
+	}
+}
+
+// stride is the distance of rows that are removed one after another: a prime, so
+// that each comes once, and far enough for none to share a page.
+const stride = 1_000_003
 
 func (s *indexSubject) store(ctx context.Context) error {
 	add := s.rows.Row(nil, s.next.Add(1))
@@ -145,16 +158,34 @@ func (s *indexSubject) deleter(ctx context.Context) (func(int) func() error, err
 			if row >= first+uint64(n) {
 				return bench.ErrUsedUp
 			}
-			removal, err := s.index.Remove(ctx, s.rows.ID(nil, row))
-			if err == nil && !removal.Found {
-				err = fmt.Errorf("row %d is not there", row)
-			}
-			if err == nil {
-				s.removed.Add(1)
-			}
-			return err
+			return s.remove(ctx, row)
 		}
 	}, err
+}
+
+// deleterOld removes preloaded rows without files until there are none.
+func (s *indexSubject) deleterOld(ctx context.Context) func() error {
+	var at atomic.Uint64
+	count := uint64(s.rows.Count)
+	return func() error {
+		for i := at.Add(1); i <= count; i = at.Add(1) {
+			if row := 1 + i*stride%count; !s.rows.HasFile(row) {
+				return s.remove(ctx, row)
+			}
+		}
+		return bench.ErrUsedUp
+	}
+}
+
+func (s *indexSubject) remove(ctx context.Context, row uint64) error {
+	removal, err := s.index.Remove(ctx, s.rows.ID(nil, row))
+	if err == nil && !removal.Found {
+		err = fmt.Errorf("row %d is not there", row)
+	}
+	if err == nil {
+		s.removed.Add(1)
+	}
+	return err
 }
 
 // preparers is how many goroutines prepare what is measured.

@@ -7,18 +7,40 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 
 	"github.com/mediabolt/mediabolt/bench/cell"
 )
 
-// Line is one line of a results file: a cell, and where it was measured.
+// Line is one line of a results file: a cell, of what code and where it was
+// measured.
 type Line struct {
-	Profile string  `json:"profile"`
-	Machine Machine `json:"machine"`
+	Profile string `json:"profile"`
+	Origin
+	Spent float64 `json:"spent"` // seconds, with filling the store and closing it
 	cell.Result
 }
 
-func (l *Line) key() string { return fmt.Sprint(l.Profile, l.Machine, l.Cell.Series, l.Cell.Name()) }
+// Origin is what results must share to be compared.
+type Origin struct {
+	Revision string  `json:"revision"`
+	Machine  Machine `json:"machine"`
+}
+
+// String is a line for people.
+func (o Origin) String() string { return fmt.Sprintf("revision %s on %s", o.Revision, o.Machine) }
+
+// Origins are those of lines, in the order in which they come.
+func Origins(lines []Line) (all []Origin) {
+	for i := range lines {
+		if !slices.Contains(all, lines[i].Origin) {
+			all = append(all, lines[i].Origin)
+		}
+	}
+	return all
+}
+
+func (l *Line) key() string { return fmt.Sprint(l.Profile, l.Cell.Series, l.Cell.Name()) }
 
 // Read reads a results file. A last line that was cut short is none; whole is
 // where it begins.
@@ -47,10 +69,17 @@ type results struct {
 	have map[string]bool
 }
 
-func openResults(name string) (*results, error) {
+// openResults opens a file that has results of one origin, unless they may be
+// mixed.
+func openResults(name string, origin Origin, mix bool) (*results, error) {
 	lines, whole, err := Read(name)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
+	}
+	for _, other := range Origins(lines) {
+		if other != origin && !mix {
+			return nil, fmt.Errorf("results %s: are of %s, and this is %s: remove them, or allow them to be mixed", name, other, origin)
+		}
 	}
 	r := &results{have: map[string]bool{}}
 	for i := range lines {

@@ -19,9 +19,11 @@ import (
 // Run is one run of a profile.
 type Run struct {
 	Profile  string
+	Revision string // of the code
 	Series   []plan.Series
 	Dir      string         // for scratch directories, on the filesystem to be measured
 	Out      string         // the results file
+	Mix      bool           // go on with a results file of another revision or machine
 	Only     *regexp.Regexp // of series and name, as "writers scope=engine/..."; nil: all
 	Progress io.Writer
 	// Measure and Fill are cell's.
@@ -29,39 +31,47 @@ type Run struct {
 	Fill    func(ctx context.Context, c cell.Cell, dir string) error
 }
 
-// Do measures what the results file does not have of this profile and machine.
-// It leaves no scratch directory behind.
+// Do measures what the results file does not have of this profile. A cell that
+// fails leaves the others as they are: what failed is the error in the end. It
+// leaves no scratch directory behind.
 func (r *Run) Do(ctx context.Context) (err error) {
-	out, err := openResults(r.Out)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, out.file.Close()) }()
 	dir, err := os.MkdirTemp(r.Dir, "mediabench-")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	machine := Describe(dir)
-	todo := r.missing(out, machine)
+	origin := Origin{r.Revision, Describe(dir)}
+	out, err := openResults(r.Out, origin, r.Mix)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, out.file.Close()) }()
+	todo := r.missing(out)
 	t := newTimer(todo)
+	var failures []error
 	for i, c := range todo {
 		fmt.Fprintf(r.Progress, "[%d/%d, %s left] %s %s\n", i+1, len(todo), t.left(i), c.Series, c.Name())
-		res, err := r.cell(ctx, c, dir, i+1 < len(todo) && sameStore(c, todo[i+1]))
-		if err != nil {
-			return err
+		begin := time.Now()
+		res, err := r.cell(ctx, c, dir, i+1 < len(todo) && c.LeavesFor(&todo[i+1]))
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil:
+			fmt.Fprintf(r.Progress, "failed: %v\n", err)
+			failures = append(failures, err)
+			continue
 		}
-		if err := out.append(&Line{r.Profile, machine, *res}); err != nil {
+		if err := out.append(&Line{r.Profile, origin, time.Since(begin).Seconds(), *res}); err != nil {
 			return err
 		}
 	}
-	return nil
+	return errors.Join(failures...)
 }
 
-func (r *Run) missing(out *results, m Machine) (todo []cell.Cell) {
+func (r *Run) missing(out *results) (todo []cell.Cell) {
 	for _, s := range r.Series {
 		for _, c := range s.Cells {
-			l := Line{Profile: r.Profile, Machine: m, Result: cell.Result{Cell: c}}
+			l := Line{Profile: r.Profile, Result: cell.Result{Cell: c}}
 			if !out.have[l.key()] && (r.Only == nil || r.Only.MatchString(c.Series+" "+c.Name())) {
 				todo = append(todo, c)
 			}
@@ -70,16 +80,15 @@ func (r *Run) missing(out *results, m Machine) (todo []cell.Cell) {
 	return todo
 }
 
-// sameStore says whether the next cell can have the store that a cell was
-// measured on: a large one, which takes long to fill and is changed by few
-// thousandths.
-func sameStore(c, next cell.Cell) bool {
-	return c.Refs >= 1_000_000 && c.Index == next.Index && c.Rows() == next.Rows()
-}
-
-// cell fills a store, unless there is one of the cell before, and measures.
+// cell fills a store, unless there is one of the cell before, and measures. The
+// store is kept for the next cell if keep is set and nothing failed.
 func (r *Run) cell(ctx context.Context, c cell.Cell, dir string, keep bool) (_ *cell.Result, err error) {
 	store := filepath.Join(dir, "store")
+	defer func() {
+		if !keep || err != nil {
+			err = errors.Join(err, os.RemoveAll(store))
+		}
+	}()
 	if _, err := os.Stat(store); err != nil {
 		if err := os.Mkdir(store, 0o700); err != nil {
 			return nil, err
@@ -87,9 +96,6 @@ func (r *Run) cell(ctx context.Context, c cell.Cell, dir string, keep bool) (_ *
 		if err := r.Fill(ctx, c, store); err != nil {
 			return nil, err
 		}
-	}
-	if !keep {
-		defer func() { err = errors.Join(err, os.RemoveAll(store)) }()
 	}
 	return r.Measure(ctx, c, store)
 }
@@ -104,7 +110,7 @@ type timer struct {
 // the syncs, and for rows to be filled in.
 const (
 	overhead   = time.Second
-	rowsFilled = 40_000 // per second
+	rowsFilled = 15_000 // per second: by boltindex, of a million
 )
 
 func newTimer(cells []cell.Cell) *timer {
@@ -114,7 +120,7 @@ func newTimer(cells []cell.Cell) *timer {
 		if c.Op == cell.Opening {
 			cost = 4 * cost
 		}
-		if i == 0 || !sameStore(cells[i-1], c) {
+		if i == 0 || !cells[i-1].LeavesFor(&c) {
 			cost += time.Duration(c.Refs) * time.Second / rowsFilled
 		}
 		t.costs = append(t.costs, cost)

@@ -3,14 +3,16 @@ package report
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/mediabolt/mediabolt/bench/cell"
 	"github.com/mediabolt/mediabolt/bench/driver"
+	"github.com/mediabolt/mediabolt/bench/plan"
+	"github.com/mediabolt/mediabolt/bench/strategy"
 )
 
 // Write writes index.md and the plots to dir, and results.txt, the same figures
@@ -34,25 +36,61 @@ func Write(lines []driver.Line, dir string) error {
 
 func page(lines []driver.Line, plots []plotted) []byte {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "# Measured: profile %s\n\n%s.\n\n", lines[0].Profile, lines[0].Machine)
-	fmt.Fprintf(&b, "Writes are durable, except for `json-nosync`. Every cell ran in a process of its own, with GOGC=1600, in turn: "+
+	fmt.Fprintf(&b, "# Measured: profile %s\n\n", lines[0].Profile)
+	origins(&b, lines)
+	fmt.Fprintf(&b, "\nWrites are durable, except for `json-nosync`. Every cell ran in a process of its own, with GOGC=1600, in turn: "+
 		"what else the machine did met some and not others, so small differences mean nothing. Latencies are those of a closed loop.\n")
 	fmt.Fprintf(&b, "There is no rebuild of an index yet, so none was timed.\n")
 	for _, p := range plots {
 		fmt.Fprintf(&b, "\n![%s](%s)\n", p.title, p.file)
 	}
+	promises(&b)
 	ratios(&b, lines)
+	ahead(&b, lines)
 	rivals(&b, lines)
 	openings(&b, lines)
+	questions(&b, lines)
 	cells(&b, lines)
 	return b.Bytes()
 }
 
+// origins says of what code and machine the lines are, and how many of each if
+// they are mixed.
+func origins(b *bytes.Buffer, lines []driver.Line) {
+	all := driver.Origins(lines)
+	if len(all) == 1 {
+		fmt.Fprintf(b, "Revision %s. %s.\n", all[0].Revision, all[0].Machine)
+		return
+	}
+	fmt.Fprintf(b, "**Mixed**: these results are not all of one revision and machine, so cells cannot be compared with certainty.\n\n")
+	for _, o := range all {
+		n := 0
+		for i := range lines {
+			if lines[i].Origin == o {
+				n++
+			}
+		}
+		fmt.Fprintf(b, "- %d cells: %s\n", n, o)
+	}
+}
+
+// promises says what each strategy loses.
+func promises(b *bytes.Buffer) {
+	fmt.Fprint(b, "\n## What the indexes keep\n\n| index | loses of what was acknowledged |\n|---|---|\n")
+	for _, s := range strategy.All() {
+		fmt.Fprintf(b, "| %s | %s |\n", s.Name, cmp.Or(s.Loses, "nothing"))
+	}
+}
+
 // floors names the floor that an operation of the engine is held to.
-var floors = map[string]string{cell.Store: cell.Create, cell.Retrieve: cell.ReadBase64, cell.Open: cell.ReadFile}
+var floors = map[string]string{
+	cell.Store: cell.Create, cell.StoreText: cell.Create, cell.Retrieve: cell.ReadBase64, cell.Open: cell.ReadFile,
+}
 
 func ratios(b *bytes.Buffer, lines []driver.Line) {
-	fmt.Fprint(b, "\n## To the floors\n\n| engine | per second | floor | per second | ratio |\n|---|--:|---|--:|--:|\n")
+	fmt.Fprint(b, "\n## To the floors\n\n`create` is create, write, fdatasync and rename without an index; `sha256` hashes on all cores; "+
+		"`readfile` and `readfile-base64` read with os.ReadFile, and encode with the standard library. Above 1 the store is faster than its floor.\n\n"+
+		"| store | per second | floor | per second | ratio |\n|---|--:|---|--:|--:|\n")
 	for i := range lines {
 		l := &lines[i]
 		if l.Cell.Scope != cell.Engine || l.Cell.Refs > 0 {
@@ -67,28 +105,115 @@ func ratios(b *bytes.Buffer, lines []driver.Line) {
 		for k := range lines {
 			f := &lines[k]
 			if f.Cell.Scope == cell.Floor && f.Cell.Op == want && f.Cell.Size == l.Cell.Size && f.Cell.Writers == l.Cell.Writers && f.Cell.Series == l.Cell.Series {
-				fmt.Fprintf(b, "| %s | %.0f | %s | %.0f | %.2f |\n", l.Cell.Name(), l.PerSecond, want, f.PerSecond, l.PerSecond/f.PerSecond)
+				fmt.Fprintf(b, "| %s, %s | %.0f | %s | %.0f | %.2f |\n", words(&l.Cell), l.Cell.Index, l.PerSecond, want, f.PerSecond, l.PerSecond/f.PerSecond)
 			}
 		}
 	}
 }
 
-// rivals sets every index beside boltindex, in cells that are otherwise the same.
-func rivals(b *bytes.Buffer, lines []driver.Line) {
-	fmt.Fprint(b, "\n## To the other indexes\n\n| cell | boltindex, per second | other | per second | ratio |\n|---|--:|---|--:|--:|\n")
+// ours is the index that the others are compared with.
+const ours = "boltindex"
+
+// versus calls fn with every pair of cells that differ in the index alone, ours
+// and another.
+func versus(lines []driver.Line, fn func(ours, other *driver.Line)) {
 	for i := range lines {
-		ours := &lines[i]
-		if ours.Cell.Index != "boltindex" || ours.Cell.Op == cell.Opening {
+		if lines[i].Cell.Index != ours || lines[i].Cell.Op == cell.Opening {
 			continue
 		}
 		for k := range lines {
-			r, same := &lines[k], lines[k].Cell
-			same.Index = ours.Cell.Index
-			if r.Cell.Index != ours.Cell.Index && same == ours.Cell {
-				fmt.Fprintf(b, "| %s | %.0f | %s | %.0f | %.2f |\n",
-					strings.TrimSuffix(ours.Cell.Name(), "/index=boltindex"), ours.PerSecond, r.Cell.Index, r.PerSecond, ours.PerSecond/r.PerSecond)
+			same := lines[k].Cell
+			same.Index = ours
+			if lines[k].Cell.Index != ours && same == lines[i].Cell {
+				fn(&lines[i], &lines[k])
 			}
 		}
+	}
+}
+
+// busy is with how many writers the indexes are said to be ahead or behind.
+const busy = 64
+
+// visibly is from which ratio one index is said to be ahead: a histogram tells
+// latencies apart by one per cent.
+const visibly = 1.01
+
+// ahead says plainly where another index does better than ours.
+func ahead(b *bytes.Buffer, lines []driver.Line) {
+	fmt.Fprintf(b, "\n## Where another index is ahead of %s, %d at the same time\n\n", ours, busy)
+	pairs, said := 0, 0
+	versus(lines, func(o, r *driver.Line) {
+		if o.Cell.Writers != busy {
+			return
+		}
+		pairs++
+		if r.PerSecond > visibly*o.PerSecond {
+			fmt.Fprintf(b, "- `%s` has %.2f times the throughput of %s: %s, %s.\n", r.Cell.Index, r.PerSecond/o.PerSecond, ours, scopes[o.Cell.Scope], words(&o.Cell))
+			said++
+		}
+		if visibly*float64(r.Latency.P99) < float64(o.Latency.P99) {
+			fmt.Fprintf(b, "- `%s` has %.2f times the p99 of %s: %s, %s.\n", r.Cell.Index, float64(r.Latency.P99)/float64(o.Latency.P99), ours, scopes[o.Cell.Scope], words(&o.Cell))
+			said++
+		}
+	})
+	switch {
+	case pairs == 0:
+		fmt.Fprintf(b, "No other index was measured with %d.\n", busy)
+	case said == 0:
+		fmt.Fprintf(b, "Nowhere, of %d comparisons.\n", pairs)
+	}
+}
+
+var scopes = map[string]string{cell.Index: "an index alone", cell.Engine: "a whole store"}
+
+// rivals sets every index beside ours, in cells that are otherwise the same.
+func rivals(b *bytes.Buffer, lines []driver.Line) {
+	fmt.Fprintf(b, "\n## To the other indexes\n\n| what | of | %s, per second | other | per second | ratio |\n|---|---|--:|---|--:|--:|\n", ours)
+	versus(lines, func(o, r *driver.Line) {
+		fmt.Fprintf(b, "| %s | %s | %.0f | %s | %.0f | %.2f |\n", words(&o.Cell), scopes[o.Cell.Scope], o.PerSecond, r.Cell.Index, r.PerSecond, o.PerSecond/r.PerSecond)
+	})
+}
+
+// words is a cell for people, without its index.
+func words(c *cell.Cell) string {
+	s := fmt.Sprintf("%s %s, %d at once", c.Op, bytesOf(c.Size), c.Writers)
+	if c.Writers == 1 {
+		s = fmt.Sprintf("%s %s, 1 at a time", c.Op, bytesOf(c.Size))
+	}
+	if c.Dup > 0 {
+		s += fmt.Sprintf(", %d %% there already", c.Dup)
+	}
+	if c.Refs > 0 {
+		s += fmt.Sprintf(", after %s references", number(float64(c.Refs)))
+	}
+	return s
+}
+
+func bytesOf(size int) string {
+	if size >= 1<<20 {
+		return fmt.Sprintf("%d MiB", size>>20)
+	}
+	return fmt.Sprintf("%d KiB", size>>10)
+}
+
+// questions says what the series are about, and what is not in them.
+func questions(b *bytes.Buffer, lines []driver.Line) {
+	series, err := plan.Profile(lines[0].Profile)
+	if err != nil {
+		return // results of a profile that is no more have no questions
+	}
+	fmt.Fprint(b, "\n## The series\n\n")
+	said := map[string]bool{}
+	for _, s := range series {
+		if said[s.Name] {
+			continue
+		}
+		said[s.Name] = true
+		fmt.Fprintf(b, "- %s: %s", s.Name, s.Question)
+		if s.Omits != "" {
+			fmt.Fprintf(b, " Left out: %s.", s.Omits)
+		}
+		fmt.Fprintln(b)
 	}
 }
 

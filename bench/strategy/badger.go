@@ -9,6 +9,7 @@ import (
 
 	"github.com/dgraph-io/badger/v4"
 
+	"github.com/mediabolt/mediabolt/bench/strategy/frame"
 	"github.com/mediabolt/mediabolt/bench/strategy/kv"
 	"github.com/mediabolt/mediabolt/engine"
 )
@@ -21,7 +22,7 @@ var badgerSynced = Strategy{
 	Open: func(ctx context.Context, config engine.IndexConfig) (engine.Index, error) {
 		return kv.Open(ctx, config, kv.Options{Name: "badger", Concurrent: true, Open: func(dir string) (kv.Store, error) {
 			db, err := badger.Open(badger.DefaultOptions(dir).
-				WithSyncWrites(!config.NoSync).WithLogger(badgerLogger{config.Logger}).WithMetricsEnabled(false))
+				WithSyncWrites(!config.NoSync).WithLogger(badgerLogger{frame.Logger(&config)}).WithMetricsEnabled(false))
 			if err != nil {
 				return nil, err
 			}

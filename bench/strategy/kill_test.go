@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"fmt"
-	"log/slog"
 	"os"
 	"os/exec"
 	"strconv"
@@ -37,7 +36,7 @@ func storeUntilKilled(name, dir string) {
 	if err != nil {
 		panic(err)
 	}
-	x, err := s.Open(context.Background(), engine.IndexConfig{Root: root, Create: true, Logger: slog.New(slog.DiscardHandler)})
+	x, err := s.Open(context.Background(), engine.IndexConfig{Root: root, Create: true})
 	if err != nil {
 		panic(err)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
 
+	"github.com/mediabolt/mediabolt/bench/strategy/frame"
 	"github.com/mediabolt/mediabolt/bench/strategy/kv"
 	"github.com/mediabolt/mediabolt/engine"
 )
@@ -50,7 +51,7 @@ func openPebble(dir string, config *engine.IndexConfig) (*pebbleStore, error) {
 	options := &pebble.Options{
 		Cache: cache, FormatMajorVersion: pebble.FormatNewest, MemTableSize: pebbleMemTable,
 		L0CompactionThreshold: pebbleL0Compact, L0StopWritesThreshold: pebbleL0Stop, LBaseMaxBytes: pebbleBaseLevel,
-		Logger: pebbleLogger{config.Logger},
+		Logger: pebbleLogger{frame.Logger(config)},
 	}
 	for i := range options.Levels {
 		options.Levels[i].FilterPolicy = bloom.FilterPolicy(pebbleBloomBits)

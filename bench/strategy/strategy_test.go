@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"flag"
 	"fmt"
-	"log/slog"
 	"os"
 	"testing"
 	"time"
@@ -44,7 +43,7 @@ func open(ctx context.Context, t testing.TB, s strategy.Strategy, dir string, co
 	root, err := os.OpenRoot(dir)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, root.Close()) })
-	config.Root, config.Logger = root, slog.New(slog.DiscardHandler)
+	config.Root = root
 	return s.Open(ctx, config)
 }
 

@@ -66,6 +66,7 @@ func measure(ctx context.Context, args []string) error {
 	flags.StringVar(&r.Profile, "profile", "quick", "quick, full or scale")
 	flags.StringVar(&r.Dir, "dir", os.TempDir(), "scratch `directory`, on the filesystem to be measured")
 	flags.StringVar(&r.Out, "out", "results.json", "results `file`; what it has is not measured again")
+	flags.BoolVar(&r.Mix, "mix", false, "go on with results of another revision or machine; the report says so")
 	flags.Func("only", "measure only what this `regexp` matches of \"series name\"", func(text string) (err error) {
 		r.Only, err = regexp.Compile(text)
 		return err
@@ -74,6 +75,9 @@ func measure(ctx context.Context, args []string) error {
 		return err
 	}
 	var err error
+	if r.Revision, err = codeRevision(); err != nil {
+		return err
+	}
 	if r.Series, err = plan.Profile(r.Profile); err != nil {
 		return err
 	}

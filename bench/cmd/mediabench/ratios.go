@@ -50,7 +50,7 @@ func ratios(ctx context.Context, args []string) error {
 // gate measures, and is an error when a ratio falls short.
 func gate(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("mediabench gate", flag.ContinueOnError)
-	s := suite(flags, 3, 400*time.Millisecond)
+	s := suite(flags, 5, 400*time.Millisecond)
 	g := bench.Gate{Fraction: 1}
 	flags.IntVar(&g.Tries, "tries", 3, "how often what falls short is measured, at most")
 	flags.Func("thresholds", "`percentage` of the wanted ratios that is enough, as 70%", func(text string) error {
@@ -68,8 +68,15 @@ func gate(ctx context.Context, args []string) error {
 		s.Only, s.Done = only, done
 		return s.Run(ctx)
 	}
+	g.Settle = func(ctx context.Context) error {
+		waited, busy, err := bench.Settle(ctx)
+		if err == nil {
+			fmt.Printf("waited %s, cores busy: %.0f %%\n", waited.Round(100*time.Millisecond), 100*busy)
+		}
+		return err
+	}
 	g.Done = func(try int, r *bench.Ratio, least float64, enough bool) {
-		fmt.Printf("try %d: %-50s %.2f, at least %.2f, aim %.2f, enough: %t\n", try, r.Name, r.Median().Ratio(), least, r.Aim, enough)
+		fmt.Printf("try %d: %-50s %.2f, at least %.2f, aim %.2f, enough: %t\n", try, r.Name, r.Best().Ratio(), least, r.Aim, enough)
 	}
 	return g.Run(ctx)
 }
@@ -77,7 +84,7 @@ func gate(ctx context.Context, args []string) error {
 func suite(flags *flag.FlagSet, rounds int, d time.Duration) *bench.Suite {
 	s := &bench.Suite{}
 	flags.StringVar(&s.Dir, "dir", os.TempDir(), "scratch `directory`, on the filesystem to be measured")
-	flags.IntVar(&s.Rounds, "rounds", rounds, "measurements per ratio; the median counts")
+	flags.IntVar(&s.Rounds, "rounds", rounds, "measurements of floor and of store per ratio, in turn")
 	flags.DurationVar(&s.Time, "time", d, "length of one measurement")
 	return s
 }

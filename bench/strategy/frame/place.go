@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"time"
@@ -87,6 +88,14 @@ func Mode(config *engine.IndexConfig) fs.FileMode {
 		return 0o600
 	}
 	return config.FileMode
+}
+
+// Logger is where a storage may say what it has to; nowhere if the store has none.
+func Logger(config *engine.IndexConfig) *slog.Logger {
+	if config.Logger == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return config.Logger
 }
 
 // Size is how many bytes the files of the place have allocated on disk: a file
