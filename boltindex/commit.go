@@ -34,6 +34,30 @@ func (x *Index) commit(ctx context.Context, o *op) error {
 	return nil
 }
 
+// applyTold is apply, and tells what was committed.
+func (x *Index) applyTold(ops []*op) {
+	if x.committed == nil {
+		x.apply(ops)
+		return
+	}
+	begun, written, group := time.Now(), x.changes.written, slices.Clone(ops)
+	x.syncing = 0
+	x.apply(ops)
+	c := storage.Commit{Bytes: int64(x.changes.written - written), Sync: x.syncing, Duration: time.Since(begun)}
+	if c.Bytes == 0 {
+		return // nothing was to be changed, or could be
+	}
+	for _, o := range group {
+		if o.do == nil || o.err != nil {
+			continue
+		}
+		if c.Operations++; o.staged != "" {
+			c.Staged++
+		}
+	}
+	x.committed(c)
+}
+
 // apply commits a group. When the disk is full it commits the shrinking
 // operations one by one, which may take up the reserve.
 func (x *Index) apply(ops []*op) {
@@ -77,7 +101,9 @@ func (x *Index) syncStaged(ops []*op) []*op {
 	if len(keys) == 0 || x.sync == nil {
 		return ops
 	}
+	begun := time.Now()
 	err := x.sync(keys)
+	x.syncing = time.Since(begun)
 	if err == nil {
 		return ops
 	}

@@ -47,6 +47,10 @@ type Config struct {
 	// its additions that are staged, and makes their bytes durable. When it
 	// fails, none of these additions is made. Nil: nothing is called.
 	Sync func(keys []storage.BlobKey) error
+	// Committed is told of every group that was committed, before its callers
+	// are, and before the next group: it returns at once and does not call the
+	// index. Nil: nobody is told.
+	Committed func(storage.Commit)
 	// Logger gets what no caller waits for. Nil: nothing is logged.
 	Logger *slog.Logger
 }
@@ -68,9 +72,11 @@ type Index struct {
 	mode         fs.FileMode
 	log          *slog.Logger
 	sync         func(keys []storage.BlobKey) error
+	committed    func(storage.Commit)
 	storeID      uuid.UUID
 	organization storage.OrganizationMode
 	commits      *group[*op]
+	syncing      time.Duration // of the Sync of the group that is being applied
 	flusher      flusher
 
 	// Locks are taken in this order: writing, flushing, layersMu, mu.
@@ -96,8 +102,8 @@ type Index struct {
 // ErrDiskSpace, ErrIO, or ctx's.
 func Open(ctx context.Context, cfg Config) (*Index, error) {
 	x := &Index{
-		root: cfg.Root, path: filepath.Join(cfg.Root.Name(), fileName), mode: cfg.FileMode, log: cfg.Logger, sync: cfg.Sync,
-		touched: map[storage.BlobKey]time.Time{}, active: newTable(),
+		root: cfg.Root, path: filepath.Join(cfg.Root.Name(), fileName), mode: cfg.FileMode, log: cfg.Logger,
+		sync: cfg.Sync, committed: cfg.Committed, touched: map[storage.BlobKey]time.Time{}, active: newTable(),
 	}
 	if x.mode == 0 {
 		x.mode = 0o600
@@ -105,7 +111,7 @@ func Open(ctx context.Context, cfg Config) (*Index, error) {
 	if x.log == nil {
 		x.log = slog.New(slog.DiscardHandler)
 	}
-	x.commits = newGroup(maxGroup, x.apply)
+	x.commits = newGroup(maxGroup, x.applyTold)
 	if err := x.open(ctx, &cfg); err != nil {
 		return nil, fmt.Errorf("open index %s: %w", x.path, storage.Classify(err))
 	}

@@ -55,6 +55,7 @@ type changeLog struct {
 	segments [2]*segment
 	active   int
 	number   uint64 // of the last record
+	written  uint64 // bytes of records since the opening
 	buffer   []byte // of the last record, to be used again
 }
 
@@ -186,6 +187,7 @@ func (l *changeLog) append(record []byte) error {
 	}
 	s.end += int64(len(record))
 	l.number++
+	l.written += uint64(len(record))
 	return nil
 }
 

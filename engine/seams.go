@@ -79,6 +79,10 @@ type IndexConfig struct {
 	FileMode fs.FileMode
 	// Sync makes staged bytes durable; see Index.Add.
 	Sync func(keys []storage.BlobKey) error
+	// Committed is told of every group of changes that became durable together,
+	// once for each, between two groups: it returns at once and does not call
+	// the index. An index need not tell.
+	Committed func(storage.Commit)
 	// Logger gets what no caller waits for.
 	Logger *slog.Logger
 }

@@ -135,6 +135,16 @@ type Counters struct {
 	PhysicalBytes int64 // sum over blobs
 }
 
+// Commit is what an index tells of the changes that it has made durable
+// together.
+type Commit struct {
+	Operations int           // changes
+	Staged     int           // additions among them that brought bytes
+	Bytes      int64         // that the index wrote for it
+	Sync       time.Duration // for making the staged bytes durable
+	Duration   time.Duration // of all, Sync included
+}
+
 // RefFilter narrows a listing to the references of one conversation, session,
 // run and user; an empty field lets everything through.
 type RefFilter struct {
