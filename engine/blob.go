@@ -7,6 +7,7 @@ import (
 	"hash/crc32"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/mediabolt/mediabolt/storage"
@@ -26,7 +27,10 @@ type Blob struct {
 	ref  storage.RefRow
 	row  storage.BlobRow
 	id   storage.ID
-	base string
+
+	watch   *observer
+	reading Operation   // that it was opened for
+	told    atomic.Bool // damage has been told of
 
 	offset int64 // of the next Read
 	summed int64 // the CRC covers the bytes before it
@@ -47,14 +51,19 @@ func (f *FileStore) Open(ctx context.Context, ref *storage.StorageReference) (*B
 		return nil, err
 	}
 	defer leave()
-	b, err := s.open(ctx, ref)
+	begun := time.Now()
+	b, err := s.open(ctx, OpOpen, ref)
+	err = storage.Classify(err)
+	s.watch.opened(begun, ref, b, err)
 	if err != nil {
-		return nil, fmt.Errorf("open in %s: %w", s.cfg.BaseDir, storage.Classify(err))
+		return nil, fmt.Errorf("open in %s: %w", s.cfg.BaseDir, err)
 	}
+	b.reading = OpRead
 	return b, nil
 }
 
-func (s *store) open(ctx context.Context, ref *storage.StorageReference) (*Blob, error) {
+// open opens the blob of a reference for an operation.
+func (s *store) open(ctx context.Context, op Operation, ref *storage.StorageReference) (*Blob, error) {
 	id, err := parseRef(ref)
 	if err != nil {
 		return nil, err
@@ -66,8 +75,10 @@ func (s *store) open(ctx context.Context, ref *storage.StorageReference) (*Blob,
 		b, err = s.openOnce(ctx, id)
 	}
 	if err != nil {
+		s.watch.unreadable(op, id, err)
 		return nil, fmt.Errorf("reference %s: %w", id, err)
 	}
+	b.reading = op
 	return b, nil
 }
 
@@ -77,18 +88,18 @@ func (s *store) openOnce(ctx context.Context, id storage.ID) (*Blob, error) {
 		return nil, err
 	}
 	file, size, err := s.blobs.Open(ctx, blob.Key, blob.Path)
-	if errors.Is(err, storage.ErrNotFound) {
+	switch {
+	case errors.Is(err, storage.ErrNotFound):
 		err = fmt.Errorf("%w: %w: store the same bytes again to heal it, or restore the file", storage.ErrCorrupted, err)
-	}
-	if err != nil {
-		return nil, err
-	}
-	if size != blob.Size {
-		return nil, errors.Join(fmt.Errorf("%w: file %s has %d bytes, its row says %d",
-			storage.ErrCorrupted, blob.Path, size, blob.Size), file.Close())
+		return nil, &damageError{err, storage.FindingMissing, blob}
+	case err != nil:
+		return nil, &damageError{err, storage.FindingUnreadable, blob}
+	case size != blob.Size:
+		err = fmt.Errorf("%w: file %s has %d bytes, its row says %d", storage.ErrCorrupted, blob.Path, size, blob.Size)
+		return nil, &damageError{errors.Join(err, file.Close()), storage.FindingSize, blob}
 	}
 	s.touch(&blob)
-	return &Blob{file: file, ref: row, row: blob, id: id, base: s.cfg.BaseDir}, nil
+	return &Blob{file: file, ref: row, row: blob, id: id, watch: s.watch}, nil
 }
 
 // accessGrain is how coarse times of access are: reads within it of the last
@@ -140,7 +151,7 @@ func (b *Blob) Read(p []byte) (int, error) {
 	}
 	n, err := b.file.ReadAt(p[:min(int64(len(p)), b.row.Size-b.offset)], b.offset)
 	if err != nil && !(errors.Is(err, io.EOF) && n > 0) {
-		return 0, b.readError(err)
+		return 0, b.tell(b.readError(err))
 	}
 	if fresh := b.offset + int64(n) - b.summed; fresh > 0 {
 		b.sum = crc32.Update(b.sum, castagnoli, p[int64(n)-fresh:n])
@@ -148,7 +159,7 @@ func (b *Blob) Read(p []byte) (int, error) {
 	}
 	if b.summed == b.row.Size {
 		if err := b.judge(b.sum); err != nil {
-			return 0, err
+			return 0, b.tell(err)
 		}
 		b.whole = true
 	}
@@ -160,7 +171,7 @@ func (b *Blob) Read(p []byte) (int, error) {
 func (b *Blob) atEnd() error {
 	if b.row.Size == 0 && !b.whole {
 		if err := b.judge(0); err != nil {
-			return err
+			return b.tell(err)
 		}
 		b.whole = true
 	}
@@ -174,7 +185,7 @@ func (b *Blob) ReadAt(p []byte, off int64) (int, error) {
 		return 0, fmt.Errorf("read of %s at offset %d", b.id, off)
 	}
 	if err := b.checkWhole(); err != nil {
-		return 0, err
+		return 0, b.tell(err)
 	}
 	if off >= b.row.Size {
 		return 0, io.EOF
@@ -185,7 +196,7 @@ func (b *Blob) ReadAt(p []byte, off int64) (int, error) {
 	}
 	n, err := b.file.ReadAt(p, off)
 	if n < len(p) {
-		return n, b.readError(err)
+		return n, b.tell(b.readError(err))
 	}
 	if short {
 		return n, io.EOF
@@ -243,14 +254,27 @@ func (b *Blob) judge(sum uint32) error {
 	if sum == b.row.CRC {
 		return nil
 	}
-	return fmt.Errorf("reference %s in %s: %w: file %s has CRC-32C %08x, its row says %08x",
-		b.id, b.base, storage.ErrCorrupted, b.row.Path, sum, b.row.CRC)
+	return fmt.Errorf("reference %s in %s: %w", b.id, b.watch.dir, &damageError{
+		fmt.Errorf("%w: file %s has CRC-32C %08x, its row says %08x", storage.ErrCorrupted, b.row.Path, sum, b.row.CRC),
+		storage.FindingChecksum, b.row,
+	})
 }
 
 // readError is an error of the file, or its end before the end of the blob.
 func (b *Blob) readError(err error) error {
 	if err == nil || errors.Is(err, io.EOF) {
-		err = fmt.Errorf("%w: file %s ends before its %d bytes", storage.ErrCorrupted, b.row.Path, b.row.Size)
+		err = &damageError{
+			fmt.Errorf("%w: file %s ends before its %d bytes", storage.ErrCorrupted, b.row.Path, b.row.Size),
+			storage.FindingSize, b.row,
+		}
 	}
-	return fmt.Errorf("reference %s in %s: %w", b.id, b.base, storage.Classify(err))
+	return fmt.Errorf("reference %s in %s: %w", b.id, b.watch.dir, storage.Classify(err))
+}
+
+// tell tells of damage, once, and returns it.
+func (b *Blob) tell(err error) error {
+	if errors.Is(err, storage.ErrCorrupted) && b.told.CompareAndSwap(false, true) {
+		b.watch.unreadable(b.reading, b.id, err)
+	}
+	return err
 }

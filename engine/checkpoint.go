@@ -151,6 +151,7 @@ func (l *ledger) oweUnlink(u owedUnlink) {
 // index's debt. With retry it first tries again to pay what is owed.
 func (s *store) checkpoint(ctx context.Context, retry bool) error {
 	l := &s.ledger
+	defer s.watch.tellCommits()
 	if retry {
 		s.retry(ctx)
 	}

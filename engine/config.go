@@ -56,6 +56,9 @@ type FileStoreConfig struct {
 	// Logger gets what no caller waits for: background failures and repairs.
 	// Default: nothing is logged.
 	Logger *slog.Logger
+	// EventListener is told of what the store has done. Costs what its functions
+	// take. Default: nil, nobody is.
+	EventListener *EventListener
 	// OpenIndex opens the index of the store. A store keeps to one kind of index
 	// for life. Default: package boltindex.
 	OpenIndex func(ctx context.Context, config IndexConfig) (Index, error)

@@ -275,15 +275,12 @@ func TestFailedHealingLeavesNothing(t *testing.T) {
 	path := filepath.Join(config.BaseDir, ref.Metadata["path"])
 	require.NoError(t, os.Remove(path))
 	require.NoError(t, os.MkdirAll(filepath.Join(path, "below"), 0o700))
-	before, err := f.Stats(ctx)
-	require.NoError(t, err)
+	before := mustStats(t, f)
 
-	_, err = f.Store(ctx, content(small), someIDs)
+	_, err := f.Store(ctx, content(small), someIDs)
 	require.Error(t, err)
 	require.ErrorContains(t, err, ref.Metadata["path"])
-	after, err := f.Stats(ctx)
-	require.NoError(t, err)
-	require.Equal(t, before, after)
+	require.Equal(t, before, mustStats(t, f))
 	require.Empty(t, leftInStaging(t, config.BaseDir))
 	requireFound(t, f, storage.FindingUnreadable, ref.Metadata["path"])
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/mediabolt/mediabolt/storage"
 )
@@ -18,12 +19,16 @@ func (f *FileStore) Delete(ctx context.Context, ref *storage.StorageReference) e
 		return err
 	}
 	defer leave()
+	begun := time.Now()
 	id, err := parseRef(ref)
+	var removal storage.Removal
 	if err == nil {
-		err = s.delete(ctx, id)
+		removal, err = s.delete(ctx, id)
 	}
+	err = storage.Classify(err)
+	s.watch.deleted(begun, ref, id, &removal, err)
 	if err != nil {
-		return fmt.Errorf("delete from %s: %w", s.cfg.BaseDir, storage.Classify(err))
+		return fmt.Errorf("delete from %s: %w", s.cfg.BaseDir, err)
 	}
 	return nil
 }
@@ -39,19 +44,19 @@ func parseRef(ref *storage.StorageReference) (storage.ID, error) {
 	return storage.ParseID(ref.ID)
 }
 
-func (s *store) delete(ctx context.Context, id storage.ID) error {
+func (s *store) delete(ctx context.Context, id storage.ID) (storage.Removal, error) {
 	removal, err := s.index.Remove(ctx, id)
 	if err != nil {
-		return fmt.Errorf("reference %s: %w", id, err)
+		return removal, fmt.Errorf("reference %s: %w", id, err)
 	}
 	if !removal.Found {
-		return nil
+		return removal, nil
 	}
 	if err := s.faults.reach(ctx, faultRemoved); err != nil {
-		return err
+		return removal, err
 	}
 	s.payRemoval(context.WithoutCancel(ctx), id.UUID, &removal)
-	return nil
+	return removal, nil
 }
 
 // payRemoval does to the tree what a committed removal owes.

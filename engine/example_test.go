@@ -229,3 +229,44 @@ func ExampleFileStore_Verify() {
 	fmt.Println("damaged:", damaged)
 	// Output: damaged: 0
 }
+
+// A listener is told of what happens, after the fact. Functions that are left out
+// cost nothing.
+func ExampleEventListener() {
+	ctx := context.Background()
+	dir, err := os.MkdirTemp("", "mediabolt-example")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+
+	store, err := engine.Open(ctx, engine.FileStoreConfig{
+		BaseDir: dir, EnableDeduplication: true,
+		EventListener: &engine.EventListener{
+			Stored: func(e engine.Event) { fmt.Println("stored", e.Bytes, "bytes") },
+			Shared: func(e engine.Event) { fmt.Println("shared", e.Bytes, "bytes") },
+			Failed: func(e engine.Event) { fmt.Println("failed to", e.Operation, "for", e.Class) },
+		},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer store.Close()
+	for range 2 {
+		if _, err := store.StoreReader(ctx, strings.NewReader("twice the same"), storage.MediaInfo{}, storage.MediaMetadata{}); err != nil {
+			log.Fatal(err)
+		}
+	}
+	_, _ = store.Retrieve(ctx, &storage.StorageReference{ID: "no ID"})
+
+	stats, err := store.Stats(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(stats.Latencies.Store.Count, "new,", stats.Latencies.Store.P99 <= stats.Latencies.Store.Max)
+	// Output:
+	// stored 14 bytes
+	// shared 14 bytes
+	// failed to retrieve for invalid_ref
+	// 1 new, true
+}

@@ -25,7 +25,6 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -62,8 +61,7 @@ type store struct {
 	slots  chan struct{}
 	ledger ledger
 	faults faultPoints
-
-	healed atomic.Int64
+	watch  *observer
 }
 
 // maxStaged bounds the blobs between stage and publish, each of which holds a
@@ -172,7 +170,7 @@ func openStore(ctx context.Context, config FileStoreConfig) (_ *store, err error
 	if err != nil {
 		return nil, err
 	}
-	s := &store{cfg: cfg, slots: make(chan struct{}, maxStaged), faults: config.faults}
+	s := &store{cfg: cfg, slots: make(chan struct{}, maxStaged), faults: config.faults, watch: newObserver(&cfg)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(storage.Classify(err), s.closeParts())
@@ -193,7 +191,8 @@ func openStore(ctx context.Context, config FileStoreConfig) (_ *store, err error
 	s.index, err = cfg.OpenIndex(ctx, IndexConfig{
 		Root: s.ctl, Create: !cfg.NoCreate && !used, Organization: cfg.Organization, NoSync: cfg.Sync == SyncNone,
 		LockTimeout: cfg.LockTimeout, FileMode: cfg.FileMode, Logger: cfg.Logger,
-		Sync: func(keys []storage.BlobKey) error { return s.blobs.Sync(context.Background(), keys...) },
+		Sync:      func(keys []storage.BlobKey) error { return s.blobs.Sync(context.Background(), keys...) },
+		Committed: s.watch.committed,
 	})
 	if errors.Is(err, storage.ErrNoStore) && used {
 		return nil, fmt.Errorf("%w: the index in %s is gone although the store has been used: restore it from a backup",

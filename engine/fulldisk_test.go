@@ -87,8 +87,7 @@ func requireUnchanged(t *testing.T, f *engine.FileStore, dir string, before engi
 	t.Helper()
 	require.NoError(t, f.Checkpoint(context.Background()))
 	require.Empty(t, leftInStaging(t, dir))
-	after, err := f.Stats(context.Background())
-	require.NoError(t, err)
+	after := mustStats(t, f)
 	before.IndexBytes = after.IndexBytes
 	require.Equal(t, before, after)
 }
@@ -161,8 +160,7 @@ func requireNoRoom(t *testing.T, f *engine.FileStore, dir string) {
 			return err
 		},
 	}
-	before, err := f.Stats(ctx)
-	require.NoError(t, err)
+	before := mustStats(t, f)
 	for name, call := range calls {
 		for _, m := range []storage.MediaMetadata{{SessionID: "1"}, {SessionID: "new", ConversationID: name}} {
 			err := call(m)
@@ -171,7 +169,7 @@ func requireNoRoom(t *testing.T, f *engine.FileStore, dir string) {
 			requireUnchanged(t, f, dir, before)
 		}
 	}
-	_, err = os.Stat(filepath.Join(dir, "new"))
+	_, err := os.Stat(filepath.Join(dir, "new"))
 	require.ErrorIs(t, err, os.ErrNotExist, "directories made for a Store that failed")
 }
 
@@ -231,8 +229,7 @@ func TestDiskRunsFullAtEveryStep(t *testing.T) {
 					require.Less(t, free, int64(200), "a Store needs no 200 blocks")
 					d.fill(t)
 					d.free(t, free*block)
-					before, err := f.Stats(ctx)
-					require.NoError(t, err)
+					before := mustStats(t, f)
 					if err := store(f, int(free)); err != nil {
 						require.ErrorIs(t, err, storage.ErrDiskSpace)
 						requireUnchanged(t, f, config.BaseDir, before)

@@ -243,6 +243,7 @@ func (m *model) checkAll(f *engine.FileStore, baseDir string) error {
 	if err != nil {
 		return err
 	}
+	stats.Latencies = engine.Latencies{}
 	want := engine.Stats{
 		References: int64(len(m.refs)), Blobs: int64(len(m.blobs)), LogicalBytes: logical, PhysicalBytes: physical,
 		SavedBytes: logical - physical, IndexBytes: stats.IndexBytes,

@@ -99,7 +99,7 @@ func (f *FileStore) listPage(ctx context.Context, q Query, after storage.UUID) (
 	return page, next, more, nil
 }
 
-// Stats are the totals of a store.
+// Stats are the totals of a store, and how long its calls took.
 type Stats struct {
 	References    int64
 	Blobs         int64
@@ -108,6 +108,7 @@ type Stats struct {
 	SavedBytes    int64 // what sharing saved: the difference of the two
 	IndexBytes    int64 // in use by the index
 	Healed        int64 // files that were missing or cut short and came back, since the opening
+	Latencies     Latencies
 }
 
 // Stats reads the totals, which the index keeps. Errors: ErrCorrupted,
@@ -128,6 +129,7 @@ func (f *FileStore) Stats(ctx context.Context) (Stats, error) {
 	}
 	return Stats{
 		References: c.Refs, Blobs: c.Blobs, LogicalBytes: c.LogicalBytes, PhysicalBytes: c.PhysicalBytes,
-		SavedBytes: c.LogicalBytes - c.PhysicalBytes, IndexBytes: size, Healed: s.healed.Load(),
+		SavedBytes: c.LogicalBytes - c.PhysicalBytes, IndexBytes: size, Healed: s.watch.healed.Load(),
+		Latencies: s.watch.latencies(),
 	}, nil
 }

@@ -8,6 +8,7 @@ import (
 	"hash/crc32"
 	"io"
 	"path"
+	"time"
 
 	"github.com/mediabolt/mediabolt/blobs"
 	"github.com/mediabolt/mediabolt/storage"
@@ -60,29 +61,36 @@ func (f *FileStore) put(ctx context.Context, info storage.MediaInfo, metadata st
 		return nil, err
 	}
 	defer leave()
-	fail := func(err error) (*storage.StorageReference, error) {
-		return nil, fmt.Errorf("store into %s: %w", s.cfg.BaseDir, storage.Classify(err))
+	begun := time.Now()
+	id, add, blob, err := s.put(ctx, info, metadata, read)
+	err = storage.Classify(err)
+	s.watch.stored(begun, id, add, &blob, err)
+	if err != nil {
+		return nil, fmt.Errorf("store into %s: %w", s.cfg.BaseDir, err)
 	}
+	return reference(id, &add.Ref, &blob), nil
+}
+
+// put returns the reference that it added, and its blob as it stands then.
+func (s *store) put(ctx context.Context, info storage.MediaInfo, metadata storage.MediaMetadata,
+	read func(*store) (*payload, string, error),
+) (id storage.ID, add *storage.Addition, blob storage.BlobRow, err error) {
 	if err := metadata.Validate(); err != nil {
-		return fail(err)
+		return id, nil, blob, err
 	}
 	p, declared, err := read(s)
 	if err != nil {
-		return fail(err)
+		return id, nil, blob, err
 	}
 	defer p.free()
 	if info.MimeType == "" {
 		info.MimeType = declared
 	}
-	add, id, err := s.addition(p, info, metadata)
-	if err != nil {
-		return fail(errors.Join(err, s.drop(ctx, p)))
+	if add, id, err = s.addition(p, info, metadata); err != nil {
+		return id, nil, blob, errors.Join(err, s.drop(ctx, p))
 	}
-	blob, err := s.add(ctx, p, add)
-	if err != nil {
-		return fail(err)
-	}
-	return reference(id, &add.Ref, &blob), nil
+	blob, err = s.add(ctx, p, add)
+	return id, add, blob, err
 }
 
 // addition makes the rows of a new reference.
@@ -268,10 +276,6 @@ func (s *store) insert(ctx context.Context, p *payload, add *storage.Addition, t
 		return storage.BlobRow{}, errors.Join(err, s.undo(after, add, &blob))
 	}
 	published = true
-	if blob.Refs > 1 {
-		s.healed.Add(1)
-		s.cfg.Logger.Warn("healed a blob whose file was missing or cut short", "store", s.cfg.BaseDir, "path", blob.Path)
-	}
 	if err := s.faults.reach(ctx, faultPublished); err != nil {
 		return blob, err
 	}

@@ -97,6 +97,7 @@ func (v *verification) report(f storage.Finding) error {
 	if f.Severity == "" {
 		f.Severity = storage.SeverityDamage
 	}
+	v.s.watch.found(&f)
 	if !v.yield(f, nil) {
 		return errStopped
 	}

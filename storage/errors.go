@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -65,6 +66,45 @@ var (
 	// allowed. Is also fs.ErrNotExist.
 	ErrNoStore error = &sentinel{"no store here", fs.ErrNotExist}
 )
+
+// classes is in order of precedence: damage, say, comes before not found, since
+// a live reference whose file vanished is both.
+var classes = [...]struct {
+	is    error
+	class string
+}{
+	{context.Canceled, "canceled"},
+	{context.DeadlineExceeded, "deadline"},
+	{ErrClosed, "closed"},
+	{ErrLocked, "locked"},
+	{ErrNoStore, "no_store"},
+	{ErrVersion, "version"},
+	{ErrInDoubt, "in_doubt"},
+	{ErrCorrupted, "corrupted"},
+	{ErrNotFound, "not_found"},
+	{ErrInvalidRef, "invalid_ref"},
+	{ErrTooLarge, "too_large"},
+	{ErrInvalidMedia, "invalid_media"},
+	{ErrInvalidConfig, "invalid_config"},
+	{ErrDiskSpace, "disk_space"},
+	{ErrPermission, "permission"},
+	{ErrIO, "io"},
+}
+
+// Class is a short name of what kind of error err is, after its sentinel or
+// context error, for metrics and logs: one of a dozen and some that are stable,
+// such as "not_found", or "other"; empty for nil.
+func Class(err error) string {
+	if err == nil {
+		return ""
+	}
+	for _, c := range classes {
+		if errors.Is(err, c.is) {
+			return c.class
+		}
+	}
+	return "other"
+}
 
 // sentinel is an error of a fixed message that may also be one of io/fs's.
 type sentinel struct {

@@ -114,3 +114,27 @@ func TestClassifyReal(t *testing.T) {
 	require.ErrorIs(t, storage.Classify(root.Link("file", "../outside")), storage.ErrPermission)
 	require.ErrorIs(t, storage.Classify(root.Remove("../outside")), storage.ErrPermission)
 }
+
+func TestClass(t *testing.T) {
+	for err, want := range map[error]string{
+		nil:                 "",
+		storage.ErrNotFound: "not_found", storage.ErrDiskSpace: "disk_space", storage.ErrIO: "io",
+		fmt.Errorf("%w: %w", storage.ErrCorrupted, storage.ErrNotFound):           "corrupted",
+		fmt.Errorf("%w: %w", storage.ErrInvalidMedia, context.Canceled):           "canceled",
+		storage.Classify(&fs.PathError{Op: "write", Path: "x", Err: syscall.EIO}): "io",
+		errors.New("none of ours"): "other",
+	} {
+		require.Equal(t, want, storage.Class(err), "%v", err)
+	}
+}
+
+// Every sentinel has a class of its own.
+func TestEverySentinelHasAClass(t *testing.T) {
+	seen := map[string]error{}
+	for err := range sentinels {
+		class := storage.Class(fmt.Errorf("context: %w", err))
+		require.NotContains(t, []string{"", "other"}, class, "%v", err)
+		require.NotContains(t, seen, class, "%v and %v", err, seen[class])
+		seen[class] = err
+	}
+}
