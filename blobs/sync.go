@@ -43,8 +43,8 @@ func (t *Tree) Sync(ctx context.Context, keys ...storage.BlobKey) error {
 // file is synced by itself.
 func (t *Tree) wholeSync(disk *filesystem) error {
 	err := disk.Sync()
-	if err != nil {
-		t.distrust.Store(true)
+	if err != nil && t.distrust.CompareAndSwap(false, true) {
+		t.log.Warn("syncfs has failed: every file is synced by itself from now on", "store", t.root.Name(), "error", err)
 	}
 	return err
 }

@@ -134,6 +134,7 @@ func (x *Index) flushFrozen(mayRelease bool) error {
 	if rows == nil {
 		return nil
 	}
+	begun := time.Now()
 	err := x.transfer(rows, to)
 	if isFull(err) {
 		err = x.flushRecords()
@@ -144,6 +145,7 @@ func (x *Index) flushFrozen(mayRelease bool) error {
 	if err != nil {
 		return err
 	}
+	x.log.Debug("moved rows from the log to bbolt", "index", x.path, "rows", rows.Len(), "took", time.Since(begun))
 	x.layersMu.Lock()
 	defer x.layersMu.Unlock()
 	x.frozen = nil

@@ -168,6 +168,7 @@ func (s *store) checkpoint(ctx context.Context, retry bool) error {
 	if len(paid.Mirrors)+len(paid.Unlinks) == 0 {
 		return nil
 	}
+	begun := time.Now()
 	// After a failed sync the debt stays in the index: the next opening looks
 	// at every file anew.
 	if err := s.blobs.Settle(ctx); err != nil {
@@ -183,6 +184,8 @@ func (s *store) checkpoint(ctx context.Context, retry bool) error {
 		l.mu.Unlock()
 		return fmt.Errorf("settle debt: %w", err)
 	}
+	s.cfg.Logger.Debug("made a checkpoint", "store", s.cfg.BaseDir,
+		"sidecar_lines", len(paid.Mirrors), "unlinks", len(paid.Unlinks), "took", time.Since(begun))
 	return nil
 }
 

@@ -166,6 +166,7 @@ func (f *FileStore) dir() string {
 }
 
 func openStore(ctx context.Context, config FileStoreConfig) (_ *store, err error) {
+	begun := time.Now()
 	cfg, err := config.withDefaults()
 	if err != nil {
 		return nil, err
@@ -216,6 +217,7 @@ func openStore(ctx context.Context, config FileStoreConfig) (_ *store, err error
 		return nil, fmt.Errorf("recover: %w", err)
 	}
 	s.ledger.start(s)
+	cfg.Logger.Debug("opened", "store", cfg.BaseDir, "organization", s.cfg.Organization, "took", time.Since(begun))
 	return s, nil
 }
 
@@ -254,6 +256,7 @@ func syncAbove(dir string) error {
 }
 
 func (s *store) close() error {
+	begun := time.Now()
 	s.ledger.stop()
 	err := s.checkpoint(context.Background(), true)
 	if err == nil {
@@ -261,7 +264,9 @@ func (s *store) close() error {
 		// power cut brings them back, those of one session after the other.
 		err = s.blobs.Settle(context.Background())
 	}
-	return errors.Join(err, s.closeParts())
+	err = errors.Join(err, s.closeParts())
+	s.cfg.Logger.Debug("closed", "store", s.cfg.BaseDir, "took", time.Since(begun))
+	return err
 }
 
 // closeParts closes what has been opened so far, the index last to be opened

@@ -183,7 +183,11 @@ func (s *store) publishStuck(ctx context.Context, key storage.BlobKey) error {
 	} else if err != nil {
 		return err
 	}
-	return s.publish(ctx, &blob)
+	if err := s.publish(ctx, &blob); err != nil {
+		return err
+	}
+	s.cfg.Logger.Info("published a blob whose first publish had failed", "store", s.cfg.BaseDir, "path", blob.Path)
+	return nil
 }
 
 // drop removes the spool of a payload that is not going to be staged.
