@@ -270,3 +270,23 @@ func ExampleEventListener() {
 	// failed to retrieve for invalid_ref
 	// 1 new, true
 }
+
+// URL leads other programs on the machine to the file.
+func ExampleFileStore_URL() {
+	ctx := context.Background()
+	store, cleanup := exampleStore()
+	defer cleanup()
+	ref, err := store.StoreReader(ctx, strings.NewReader("look at me"), storage.MediaInfo{MimeType: "text/plain"},
+		storage.MediaMetadata{SessionID: "my session"})
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	to, err := store.URL(ctx, ref)
+	if err != nil {
+		log.Fatal(err)
+	}
+	_, path, _ := strings.Cut(to, "/my%20session/")
+	fmt.Println(to[:8], strings.Replace(path, ref.ID, "<ID>", 1))
+	// Output: file:/// no-conversation/<ID>.txt
+}
