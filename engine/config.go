@@ -50,6 +50,14 @@ type FileStoreConfig struct {
 	LockTimeout time.Duration
 	// NoCreate refuses to make a store where there is none, with ErrNoStore.
 	NoCreate bool
+	// WrapPCM stores raw PCM as WAV files, which play everywhere: content with
+	// the MIME type audio/pcm (little-endian), or audio/L8, audio/L16 or audio/L24
+	// (big-endian), whose parameters rate, bits, channels and endianness say how
+	// it is laid out: by default 24000 Hz, 16 bits, 1 channel. The reference's
+	// MIME type is audio/wav then, and its label ConvertedFrom has the other.
+	// Content of a MIME type that is only sniffed is never PCM. Costs a second
+	// writing of streams of more than 1 MiB. Default: off.
+	WrapPCM bool
 	// FileMode and DirMode are the permissions of what is made, before the
 	// umask. Default: 0600 and 0700.
 	FileMode, DirMode fs.FileMode

@@ -118,18 +118,26 @@ func (s *store) fromReader(ctx context.Context, r io.Reader, size int64) (*paylo
 		return inMemory(head, buffer), nil
 	}
 	p := &payload{buffer: buffer, head: head}
-	in := &hashingReader{r: io.MultiReader(bytes.NewReader(head), r), sha: sha256.New()}
-	id, err := s.mint.next()
-	if err == nil {
-		p.spool, err = s.blobs.Spool(ctx, id, in)
-	}
-	if err != nil {
+	if err := s.spool(ctx, p, io.MultiReader(bytes.NewReader(head), r)); err != nil {
 		p.free()
 		return nil, err
 	}
+	return p, nil
+}
+
+// spool puts what r reads into the spool of a payload.
+func (s *store) spool(ctx context.Context, p *payload, r io.Reader) error {
+	in := &hashingReader{r: r, sha: sha256.New()}
+	id, err := s.mint.next()
+	if err != nil {
+		return err
+	}
+	if p.spool, err = s.blobs.Spool(ctx, id, in); err != nil {
+		return err
+	}
 	p.size, p.crc = in.size, in.crc
 	in.sha.Sum(p.digest[:0])
-	return p, nil
+	return nil
 }
 
 // readHead reads to the end, or one byte more than inlineLimit, into a buffer

@@ -86,6 +86,11 @@ func (s *store) put(ctx context.Context, info storage.MediaInfo, metadata storag
 	if info.MimeType == "" {
 		info.MimeType = declared
 	}
+	if s.cfg.WrapPCM {
+		if err := s.wrapPCM(ctx, p, &info, &metadata); err != nil {
+			return id, nil, blob, errors.Join(err, s.drop(ctx, p))
+		}
+	}
 	if add, id, err = s.addition(p, info, metadata); err != nil {
 		return id, nil, blob, errors.Join(err, s.drop(ctx, p))
 	}
@@ -351,6 +356,9 @@ func reference(id storage.ID, ref *storage.RefRow, blob *storage.BlobRow) *stora
 	}
 	if d := blob.Digest.String(); d != "" {
 		r.Metadata["sha256"] = d
+	}
+	if from, converted := ref.Metadata.Labels[ConvertedFrom]; converted {
+		r.Metadata[ConvertedFrom] = from
 	}
 	return r
 }

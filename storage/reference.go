@@ -16,7 +16,8 @@ type StorageReference struct {
 	Backend string `json:"backend"`
 	// Metadata has at least "path" (relative to the base directory, with
 	// forward slashes), "org" (the OrganizationMode), "size" (bytes, decimal)
-	// and, where it is known, "sha256" (hexadecimal).
+	// and, where it is known, "sha256" (hexadecimal); "converted_from" is the MIME
+	// type of content that was converted when it was stored.
 	Metadata map[string]string `json:"metadata,omitempty"`
 	// CreatedAt is MediaMetadata.CreatedAt, in UTC, to the microsecond.
 	CreatedAt time.Time `json:"created_at"`

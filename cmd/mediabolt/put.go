@@ -25,6 +25,7 @@ type put struct {
 	recursive    bool
 	noDedup      bool
 	dedup        bool
+	wrapPCM      bool
 	organization string
 	labels       []string
 	info         storage.MediaInfo
@@ -47,11 +48,17 @@ symbolic links in it are skipped.
 
 Each file gets the label file_name, which 'mediabolt get' and 'mediabolt ls' use,
 unless you give that label yourself. Type and MIME type are found from the bytes
-unless given.`,
+unless given.
+
+With --wrap-pcm, raw PCM is stored as WAV files, which play everywhere. Its --mime is
+audio/pcm (little-endian), or audio/L8, audio/L16 or audio/L24 (big-endian), with
+parameters rate, bits, channels and endianness where it is not of 24000 Hz, 16 bits
+and one channel. The label converted_from keeps that type.`,
 		Example: `  mediabolt put photo.png
   mediabolt put --session s1 --conversation c1 --message 3 *.png
   mediabolt put -r --label project=sunrise pictures/
   curl -s https://example.org/a.mp3 | mediabolt put --type audio --label file_name=a.mp3 -
+  mediabolt put --wrap-pcm --mime 'audio/pcm;rate=16000' speech.pcm
   mediabolt put --json photo.png | jq -r .id`,
 		Args: some("FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -75,6 +82,7 @@ unless given.`,
 	flags.StringArrayVar(&p.labels, "label", nil, "label `KEY=VALUE`; may be given again")
 	flags.BoolVar(&p.dedup, "dedup", true, "keep equal bytes once")
 	flags.BoolVar(&p.noDedup, "no-dedup", false, "keep a copy of its own for each file")
+	flags.BoolVar(&p.wrapPCM, "wrap-pcm", false, "store raw PCM, of the type that --mime gives, as WAV")
 	flags.StringVar(&p.organization, "organization", "", "`MODE` of the directories of new files: flat, by-conversation, by-session (default) or by-run")
 	complete := cobra.FixedCompletions(modeNames(), cobra.ShellCompDirectiveNoFileComp)
 	if err := cmd.RegisterFlagCompletionFunc("organization", complete); err != nil {
@@ -102,6 +110,7 @@ func (p *put) run(ctx context.Context, args []string) error {
 	}
 	config := engine.FileStoreConfig{
 		EnableDeduplication: p.dedup && !p.noDedup,
+		WrapPCM:             p.wrapPCM,
 		Organization:        storage.OrganizationMode(p.organization),
 	}
 	fresh := !isStore(dir)
@@ -141,10 +150,27 @@ func (p *put) check() error {
 			return usagef("--mime %q: %v", p.info.MimeType, err)
 		}
 	}
+	if p.wrapPCM {
+		if err := p.checkPCM(); err != nil {
+			return err
+		}
+	}
 	if err := p.metadata.Validate(); err != nil {
 		return err
 	}
 	return p.info.Validate()
+}
+
+// checkPCM refuses --wrap-pcm for what it would not wrap.
+func (p *put) checkPCM() error {
+	is, err := engine.IsPCM(p.info.MimeType)
+	if err != nil {
+		return usagef("--mime: %v", err)
+	}
+	if !is {
+		return usagef("--wrap-pcm with --mime %q: say which raw PCM it is, such as --mime 'audio/pcm;rate=24000;bits=16;channels=1' or 'audio/L16;rate=44100;channels=2'", p.info.MimeType)
+	}
+	return nil
 }
 
 // putRecord is what put prints of a file in JSON.
@@ -197,7 +223,11 @@ func (p *put) metadataOf(s *source) storage.MediaMetadata {
 		return m
 	}
 	m.Labels = maps.Clone(m.Labels)
-	m.Labels[fileNameLabel] = strings.ToValidUTF8(filepath.Base(s.name), "_")
+	name := strings.ToValidUTF8(filepath.Base(s.name), "_")
+	if p.wrapPCM {
+		name += ".wav"
+	}
+	m.Labels[fileNameLabel] = name
 	return m
 }
 
