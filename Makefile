@@ -6,7 +6,7 @@ THRESHOLDS  ?= 100%
 PROFILE     ?= quick
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 VERSION     := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-MODULES     := . $(patsubst %/go.mod,%,$(wildcard bench/go.mod))
+MODULES     := . $(patsubst %/go.mod,%,$(wildcard bench/go.mod observe/*/go.mod))
 
 .PHONY: help
 help: ## list the targets
@@ -23,6 +23,11 @@ demo: build ## store the sample media, kill a writer, recover, verify
 .PHONY: test
 test: ## run the tests, with the race detector
 	$(GO) test -race -timeout 14m ./...
+
+.PHONY: test-modules
+test-modules: ## run the tests of the nested modules
+	@for m in $(filter-out .,$(MODULES)); do case $$m in observe/*) race=-race;; *) race=;; esac; \
+		echo "$$m:"; (cd $$m && $(GO) test $$race -timeout 10m ./...) || exit 1; done
 
 .PHONY: lint
 lint: ## gofmt, vet and staticcheck, of every module

@@ -16,7 +16,7 @@ import (
 const module = "github.com/mediabolt/mediabolt"
 
 // Imports run one way: storage <- blobs, boltindex <- engine <- certify <- cmd,
-// and engine <- bench.
+// and engine <- bench, observe.
 // Tests may import what they like.
 func TestImportsRunOneWay(t *testing.T) {
 	storage, blobs, boltindex, engine := module+"/storage", module+"/blobs", module+"/boltindex", module+"/engine"
@@ -41,7 +41,12 @@ func TestImportsRunOneWay(t *testing.T) {
 		"certify": func(_, imported string) bool {
 			return !ours(imported) || slices.Contains([]string{storage, engine}, imported) || below(imported, certify+"/")
 		},
-		"cmd": func(_, imported string) bool { return !below(imported, module+"/bench") },
+		"observe": func(_, imported string) bool {
+			return !ours(imported) || slices.Contains([]string{storage, engine}, imported)
+		},
+		"cmd": func(_, imported string) bool {
+			return !below(imported, module+"/bench") && !below(imported, module+"/observe")
+		},
 	}
 	root, err := filepath.Abs("..")
 	require.NoError(t, err)
@@ -64,7 +69,7 @@ func TestImportsRunOneWay(t *testing.T) {
 			require.NoError(t, err)
 		}
 	}
-	for _, layer := range []string{"storage", "blobs", "boltindex", "engine", "certify"} {
+	for _, layer := range []string{"storage", "blobs", "boltindex", "engine", "certify", "observe"} {
 		require.True(t, seen[layer], "nothing was looked at in %s", layer)
 	}
 }
