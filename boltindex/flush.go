@@ -202,6 +202,7 @@ func (x *Index) transfer(changes *table, to uint64) error {
 	if err := x.sum(); err != nil {
 		return err
 	}
+	x.pages.sums.expect()
 	err := x.update(func(tx *bolt.Tx) (err error) {
 		s, err := x.state(tx)
 		if err == nil {

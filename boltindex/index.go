@@ -242,6 +242,9 @@ func (x *Index) openPages(noSync bool) error {
 		return err
 	}
 	return x.viewBolt(func(s *state) error {
+		if s.txid != now.txid {
+			return fmt.Errorf("%w: bbolt is at transaction %d, the meta pages at %d", storage.ErrIO, s.txid, now.txid)
+		}
 		if err := checkFormat(s); err != nil {
 			return err
 		}

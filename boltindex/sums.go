@@ -54,10 +54,10 @@ type sums struct {
 	log    *slog.Logger
 
 	mu      sync.Mutex
-	changed sync.Cond         // known or failed
+	settled sync.Cond         // pending is over
+	pending bool              // a transaction is on its way, and then its sums
 	known   uint64            // the last transaction with sums
 	recent  map[uint64]uint32 // its sums
-	failed  bool              // the pages of the next could not be read
 	written uint64            // the transaction that sector 0 names
 
 	behind bool // bbolt has opened the state before that of sector 0
@@ -79,7 +79,7 @@ func (x *Index) openSums(noSync bool) (_ *sums, err error) {
 		return nil, err
 	}
 	s := &sums{file: f, noSync: noSync, log: x.log}
-	s.changed.L = &s.mu
+	s.settled.L = &s.mu
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, f.Close())
@@ -112,8 +112,8 @@ func sectorSum(n int64, sector []byte) uint32 {
 // has none.
 func (s *sums) of(id, txid uint64) (uint32, error) {
 	s.mu.Lock()
-	for s.known < txid && !s.failed {
-		s.changed.Wait() // for the pages to be read: that waits for no sync and no lock
+	for s.known < txid && s.pending {
+		s.settled.Wait() // for the pages to be read: that waits for no sync and no lock
 	}
 	sum, recent := s.recent[id]
 	known := s.known >= txid
@@ -157,16 +157,24 @@ func (s *sums) take(txid uint64, list []pageSum) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.recent, s.known, s.failed = recent, txid, false
-	s.changed.Broadcast()
+	s.recent, s.known, s.pending = recent, txid, false
+	s.settled.Broadcast()
 }
 
-// fail ends the wait for the sums of the last transaction.
-func (s *sums) fail() {
+// expect has readers of the next transaction wait for its sums, until take or
+// settle.
+func (s *sums) expect() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.failed = true
-	s.changed.Broadcast()
+	s.pending = true
+}
+
+// settle ends the wait, whether there are sums or not.
+func (s *sums) settle() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pending = false
+	s.settled.Broadcast()
 }
 
 // write makes the sums of a transaction durable: those that it has changed, or
@@ -224,9 +232,8 @@ func (s *sums) sync() error {
 // sum brings the sums up to the state of the file. The caller holds flushing,
 // or is opening.
 func (x *Index) sum() error {
-	err := x.sumLast()
-	if err != nil {
-		x.pages.sums.fail()
+	defer x.pages.sums.settle()
+	if err := x.sumLast(); err != nil {
 		return fmt.Errorf("%s: %w", sumsName, err)
 	}
 	return nil
