@@ -202,6 +202,10 @@ func (x *Index) transfer(changes *table, to uint64) error {
 	if err := x.sum(); err != nil {
 		return err
 	}
+	if err := x.checkFree(x.file); err != nil {
+		return err
+	}
+	x.pages.sums.expect()
 	err := x.update(func(tx *bolt.Tx) (err error) {
 		s, err := x.state(tx)
 		if err == nil {
@@ -261,9 +265,39 @@ func (x *Index) update(fn func(*bolt.Tx) error) error {
 }
 
 func (x *Index) updateBolt(fn func(*bolt.Tx) error) (err error) {
+	ended := false
+	defer func() {
+		if !ended {
+			x.stick(err)
+		}
+	}()
 	defer guard(&err)
 	defer faultsPanic()()
-	return fromBolt(x.db.Update(fn))
+	err = x.db.Update(func(tx *bolt.Tx) (err error) {
+		defer guard(&err)
+		return fn(tx)
+	})
+	ended = true
+	return fromBolt(err)
+}
+
+// stick refuses every further change, and waits for nothing of bbolt's any more: it
+// has not come out of a commit in order, and may hold its locks.
+func (x *Index) stick(cause error) {
+	x.breakBy(cause)
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.stuck = true
+}
+
+// stuckBy is why bbolt cannot be asked for its locks, nil where it can.
+func (x *Index) stuckBy() error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if !x.stuck {
+		return nil
+	}
+	return x.broken
 }
 
 // judge decides after a failed transaction whether bbolt may go on. A failure
@@ -271,16 +305,22 @@ func (x *Index) updateBolt(fn func(*bolt.Tx) error) (err error) {
 // file but its sync failed, memory and disk may disagree: no further change is
 // accepted until the store is reopened, which reads the log anew.
 func (x *Index) judge(id int, cause error) error {
-	tx, err := x.db.Begin(false)
-	if err == nil {
-		now := tx.ID()
-		err = tx.Rollback()
-		if err == nil && now < id {
-			return cause
-		}
+	if now, err := x.boltID(); err == nil && now < id {
+		return cause
 	}
 	x.breakBy(cause)
 	return cause
+}
+
+// boltID is the last transaction that bbolt knows of.
+func (x *Index) boltID() (id int, err error) {
+	defer guard(&err)
+	defer faultsPanic()()
+	tx, err := x.db.Begin(false)
+	if err != nil {
+		return 0, err
+	}
+	return tx.ID(), tx.Rollback()
 }
 
 // run is the records of one segment that bbolt does not have.

@@ -60,6 +60,7 @@ const lockRetry = 10 * time.Millisecond
 // Index is an open index. It is safe for concurrent use.
 type Index struct {
 	db           *bolt.DB
+	boltFile     *os.File // that bbolt has open
 	file         *os.File // the same file once more, to read its pages past bbolt
 	pages        *pageFile
 	last         atomic.Pointer[state] // that was read last
@@ -89,6 +90,7 @@ type Index struct {
 	mu      sync.Mutex // guards the rest
 	touched map[storage.BlobKey]time.Time
 	broken  error // why no further change is accepted
+	stuck   bool  // bbolt may hold its locks for ever
 }
 
 // Open opens the index in cfg.Root, or makes one when cfg.Create allows it.
@@ -139,9 +141,9 @@ func (x *Index) open(ctx context.Context, cfg *Config) error {
 func (x *Index) lock(ctx context.Context, cfg *Config) error {
 	deadline := time.Now().Add(cfg.LockTimeout)
 	for {
-		db, err := x.openBolt(fileName, cfg.NoSync)
+		db, file, err := x.openBolt(fileName, cfg.NoSync)
 		if err == nil {
-			x.db = db
+			x.db, x.boltFile = db, file
 			return x.openFile()
 		}
 		if !errors.Is(err, berrors.ErrTimeout) {
@@ -160,8 +162,7 @@ func (x *Index) lock(ctx context.Context, cfg *Config) error {
 
 // openBolt opens one bbolt file of the directory, with a single attempt at its
 // lock. Whatever bbolt says of a file that is not whole becomes ErrCorrupted.
-func (x *Index) openBolt(name string, noSync bool) (db *bolt.DB, err error) {
-	var file *os.File
+func (x *Index) openBolt(name string, noSync bool) (db *bolt.DB, file *os.File, err error) {
 	defer func() {
 		if err != nil && file != nil {
 			_ = abandon(file) // bbolt has closed it, unless it panicked
@@ -179,15 +180,15 @@ func (x *Index) openBolt(name string, noSync bool) (db *bolt.DB, err error) {
 			if file, err = x.root.OpenFile(name, flag, mode); err == nil && tryLock(file) {
 				err = x.checkFree(file)
 			}
-			return file, err
+			return file, err // which bbolt closes where there is an error
 		},
 	})
 	var errno syscall.Errno
 	if err != nil && !errors.Is(err, berrors.ErrTimeout) && !errors.As(err, &errno) {
 		// What is left is bbolt's own word for a file that it cannot use.
-		return nil, fmt.Errorf("%w: %w: restore %s from a backup", storage.ErrCorrupted, err, x.path)
+		return nil, file, fmt.Errorf("%w: %w: restore %s from a backup", storage.ErrCorrupted, err, x.path)
 	}
-	return db, err
+	return db, file, err
 }
 
 // initialMmapSize is how far the map reaches before it must be made anew,
@@ -236,12 +237,18 @@ func (x *Index) openPages(noSync bool) error {
 		return err
 	}
 	x.pages = newPageFile(x.file, now.pageSize, sums)
+	if err := x.checkFree(x.file); err != nil {
+		return err
+	}
 	if err := x.sum(); isFull(err) {
 		x.log.Warn("pages of the index have no sums for now", "index", x.path, "error", err) // what is there can be read
 	} else if err != nil {
 		return err
 	}
 	return x.viewBolt(func(s *state) error {
+		if s.txid != now.txid {
+			return fmt.Errorf("%w: bbolt is at transaction %d, the meta pages at %d", storage.ErrIO, s.txid, now.txid)
+		}
 		if err := checkFormat(s); err != nil {
 			return err
 		}
@@ -266,21 +273,38 @@ func (x *Index) checkFree(file *os.File) error {
 	if err != nil {
 		return fmt.Errorf("free list: %w", err)
 	}
-	sums, err := x.openSums(true)
-	if err != nil {
+	if err := x.checkFreeSum(p, now); err != nil {
 		return err
 	}
-	if sums.written == now.txid {
-		err = newPageFile(file, now.pageSize, sums).check(p, now.txid)
+	_, err = freePages(p, now.end)
+	return err
+}
+
+// checkFreeSum compares the list of free pages with its sum, if it has one: also
+// where sector 0 names the transaction after, whose meta page is damaged.
+func (x *Index) checkFreeSum(p page, now meta) (err error) {
+	sums := x.pages
+	if sums == nil { // bbolt is about to open
+		s, err := x.openSums(true)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, s.file.Close()) }()
+		sums = newPageFile(nil, now.pageSize, s)
 	}
-	if err == nil {
-		_, err = freePages(p, now.end)
+	if w := sums.sums.written; w == now.txid || w == now.txid+1 {
+		_, err = sums.check(p, now.txid)
 	}
-	return errors.Join(err, sums.file.Close())
+	return err
 }
 
 func (x *Index) closeFiles() error {
-	err := x.db.Close()
+	var err error
+	if x.stuckBy() == nil {
+		err = x.db.Close()
+	} else {
+		err = abandon(x.boltFile)
+	}
 	if x.pages != nil {
 		err = errors.Join(err, x.pages.close(), x.pages.sums.file.Close())
 	}
@@ -298,7 +322,7 @@ func (x *Index) closeFiles() error {
 func (x *Index) create() error {
 	temp := fileName + "." + uuid.NewString() + ".tmp"
 	defer func() { _ = x.root.Remove(temp) }() // is gone after a rename
-	db, err := x.openBolt(temp, false)
+	db, _, err := x.openBolt(temp, false)
 	if err != nil {
 		return err
 	}

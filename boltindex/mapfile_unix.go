@@ -7,6 +7,8 @@ import (
 	"math"
 	"os"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // mapFile maps a file for reading, as far as length and so beyond its end: what
@@ -16,6 +18,12 @@ func mapFile(f *os.File, length int64) ([]byte, error) {
 		return nil, errors.ErrUnsupported // a small address space, which bbolt needs
 	}
 	return syscall.Mmap(int(f.Fd()), 0, int(length), syscall.PROT_READ, syscall.MAP_SHARED)
+}
+
+// release gives back what the process has of a map in memory. It can still be
+// read.
+func release(data []byte) {
+	_ = unix.Madvise(data, unix.MADV_DONTNEED) // without, it is counted twice, and no harm is done
 }
 
 func unmap(data []byte) error { return syscall.Munmap(data) }

@@ -56,7 +56,10 @@ func readMetas(file io.ReaderAt) (now, before meta, err error) {
 	// does the same.
 	at := func(offset int64) (meta, bool) {
 		page := make([]byte, pageHeader+metaLength)
-		if _, err := file.ReadAt(page, offset); err != nil {
+		if _, e := file.ReadAt(page, offset); e != nil {
+			if e != io.EOF { // a page that cannot be read now may be whole
+				err = fmt.Errorf("meta page: %w", e)
+			}
 			return meta{}, false
 		}
 		return parseMeta(page)
@@ -69,6 +72,9 @@ func readMetas(file io.ReaderAt) (now, before meta, err error) {
 	const smallest, largest = 1 << 10, 1 << 24 // pages that bbolt tries
 	for size := int64(smallest); !ok && size <= largest; size *= 2 {
 		now, ok = at(size)
+	}
+	if err != nil {
+		return meta{}, meta{}, err
 	}
 	if !ok {
 		return meta{}, meta{}, fmt.Errorf("%w: both meta pages are damaged", storage.ErrCorrupted)

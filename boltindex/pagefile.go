@@ -19,8 +19,8 @@ type pageFile struct {
 	sums *sums
 
 	now     atomic.Pointer[pageMap]
-	growing sync.Mutex // guards maps
-	maps    [][]byte   // all there were: a reader may be in an earlier one
+	growing sync.Mutex // guards maps, and now against two who change it
+	maps    [][]byte   // all there were: a reader may still be in an earlier one
 }
 
 // pageMap is a map of the file, and which of its pages are as their sums say.
@@ -61,6 +61,9 @@ func (f *pageFile) reach(end uint64) *pageMap {
 		f.maps = append(f.maps, data)
 	}
 	f.now.Store(next)
+	if m.data != nil {
+		release(m.data)
+	}
 	return next
 }
 
@@ -80,10 +83,13 @@ func (f *pageFile) page(id, txid, end uint64) (page, error) {
 	if err != nil || checked {
 		return p, err
 	}
-	if err := f.check(p, txid); err != nil {
+	final, err := f.check(p, txid)
+	if err != nil {
 		return nil, err
 	}
-	m.checked[id/64].Or(bit)
+	if final {
+		m.checked[id/64].Or(bit)
+	}
 	return p, nil
 }
 
@@ -99,20 +105,25 @@ func (f *pageFile) read(m *pageMap, id, end uint64) (page, error) {
 	return page(m.data[at : at+int64(p.overflow()+1)*f.size]), nil
 }
 
-// check compares a page with its sum after a transaction.
-func (f *pageFile) check(p page, txid uint64) error {
-	want, err := f.sums.of(p.id(), txid)
-	if err != nil {
-		return err
+// check compares a page with its sum after a transaction, and says whether it has
+// one. One that has none is taken as it is.
+func (f *pageFile) check(p page, txid uint64) (compared bool, err error) {
+	got := sumOf(p).sum
+	want, known, err := f.sums.of(p.id(), txid, got)
+	if err != nil || want == got {
+		return err == nil, err
 	}
-	if got := sumOf(p).sum; want != 0 && got != want {
-		return fmt.Errorf("%w: page %d of the index has checksum %08x, %s says %08x", storage.ErrCorrupted, p.id(), got, sumsName, want)
+	if !known || want == 0 {
+		return false, nil
 	}
-	return nil
+	return true, fmt.Errorf("%w: page %d of the index has checksum %08x, %s says %08x: restore %s from a backup, or remove %[4]s if that was done without it",
+		storage.ErrCorrupted, p.id(), got, sumsName, want, fileName)
 }
 
 // forget has pages checked again that were written.
 func (f *pageFile) forget(list []pageSum) {
+	f.growing.Lock() // or reach could bring them back
+	defer f.growing.Unlock()
 	m := f.now.Load()
 	for _, p := range list {
 		if at := p.page / 64; at < uint64(len(m.checked)) {

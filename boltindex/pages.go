@@ -102,6 +102,9 @@ func (w *pageWalk) run() error {
 	if err != nil {
 		return err
 	}
+	if err := w.mark(p); err != nil {
+		return err
+	}
 	for _, id := range free {
 		if w.seen.has(id) {
 			return fmt.Errorf("%w: page %d is in use and in the free list", storage.ErrCorrupted, id)
@@ -110,16 +113,34 @@ func (w *pageWalk) run() error {
 	return w.visit(p)
 }
 
+// mark notes the pages that one takes up with its overflow.
+func (w *pageWalk) mark(p page) error {
+	for id := p.id(); id <= p.id()+p.overflow(); id++ {
+		if w.seen.has(id) {
+			return w.badPointer(id)
+		}
+		w.seen.add(id)
+	}
+	return nil
+}
+
+func (w *pageWalk) badPointer(id uint64) error {
+	return fmt.Errorf("%w: page %d of %d is pointed to, out of bounds or for the second time", storage.ErrCorrupted, id, w.meta.end)
+}
+
 func (w *pageWalk) page(id uint64) error {
 	if id < 2 || id >= w.meta.end || w.seen.has(id) {
-		return fmt.Errorf("%w: page %d of %d is pointed to, out of bounds or for the second time", storage.ErrCorrupted, id, w.meta.end)
+		return w.badPointer(id)
 	}
-	w.seen.add(id)
 	if w.old != nil && w.old(id) {
+		w.seen.add(id)
 		return nil
 	}
 	p, err := readPage(w.file, w.meta, id)
 	if err != nil {
+		return err
+	}
+	if err := w.mark(p); err != nil {
 		return err
 	}
 	if err := w.visit(p); err != nil {

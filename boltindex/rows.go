@@ -204,7 +204,7 @@ func (x *Index) look(keep bool, fn func(*rows) error) (err error) {
 
 // snapshot is a view that its caller ends by the transaction's Rollback. To keep
 // it makes the next install change a copy.
-func (x *Index) snapshot(keep bool) (*rows, error) {
+func (x *Index) snapshot(keep bool) (_ *rows, err error) {
 	// A layer goes when bbolt has its rows. The transaction must not be older.
 	x.layersMu.RLock()
 	layers := x.layers()
@@ -216,10 +216,17 @@ func (x *Index) snapshot(keep bool) (*rows, error) {
 	if err != nil {
 		return nil, err
 	}
+	begun := false
+	defer func() {
+		if !begun { // also when reading pages faults: bbolt cannot close while a transaction is open
+			err = errors.Join(err, tx.Rollback())
+		}
+	}()
 	state, err := x.state(tx)
 	if err != nil {
-		return nil, errors.Join(err, tx.Rollback())
+		return nil, err
 	}
+	begun = true
 	return &rows{layers: layers, tx: tx, state: state}, nil
 }
 

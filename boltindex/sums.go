@@ -52,12 +52,13 @@ type sums struct {
 	file   *os.File
 	noSync bool
 	log    *slog.Logger
+	sector sync.RWMutex // of the file: one is not read while it is written
 
 	mu      sync.Mutex
-	changed sync.Cond         // known or failed
+	settled sync.Cond         // pending is over
+	pending bool              // a transaction is on its way, and then its sums
 	known   uint64            // the last transaction with sums
 	recent  map[uint64]uint32 // its sums
-	failed  bool              // the pages of the next could not be read
 	written uint64            // the transaction that sector 0 names
 
 	behind bool // bbolt has opened the state before that of sector 0
@@ -79,7 +80,7 @@ func (x *Index) openSums(noSync bool) (_ *sums, err error) {
 		return nil, err
 	}
 	s := &sums{file: f, noSync: noSync, log: x.log}
-	s.changed.L = &s.mu
+	s.settled.L = &s.mu
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, f.Close())
@@ -109,30 +110,46 @@ func sectorSum(n int64, sector []byte) uint32 {
 }
 
 // of is the sum of a page in the state that a transaction has left, 0 where it
-// has none.
-func (s *sums) of(id, txid uint64) (uint32, error) {
+// has none, and whether all of that state's are known. A page whose sum is not as
+// hoped may have been written by a transaction that is on its way: that is waited
+// for, in which nothing waits for a reader.
+func (s *sums) of(id, txid uint64, hoped uint32) (sum uint32, known bool, err error) {
+	for {
+		s.mu.Lock()
+		sum, recent := s.recent[id]
+		known, pending := s.known >= txid, s.pending
+		s.mu.Unlock()
+		if !recent {
+			sector, err := s.read(sectorOf(id))
+			if err != nil {
+				return 0, false, err
+			}
+			sum = binary.LittleEndian.Uint32(sector[placeOf(id):])
+		}
+		if sum == hoped || known || !pending {
+			return sum, known, nil
+		}
+		s.wait(txid)
+	}
+}
+
+// wait returns when the sums after a transaction are known, or are not to be had
+// for now.
+func (s *sums) wait(txid uint64) {
 	s.mu.Lock()
-	for s.known < txid && !s.failed {
-		s.changed.Wait() // for the pages to be read: that waits for no sync and no lock
+	defer s.mu.Unlock()
+	for s.known < txid && s.pending {
+		s.settled.Wait()
 	}
-	sum, recent := s.recent[id]
-	known := s.known >= txid
-	s.mu.Unlock()
-	if recent || !known {
-		return sum, nil
-	}
-	sector, err := s.sector(sectorOf(id))
-	if err != nil {
-		return 0, err
-	}
-	return binary.LittleEndian.Uint32(sector[placeOf(id):]), nil
 }
 
 func sectorOf(id uint64) int64 { return 1 + int64(id/sectorSums) }
 func placeOf(id uint64) int    { return 4 * int(id%sectorSums) }
 
-// sector reads a sector, zeros where it is damaged or the file ends before it.
-func (s *sums) sector(n int64) ([]byte, error) {
+// read reads a sector, zeros where it is damaged or the file ends before it.
+func (s *sums) read(n int64) ([]byte, error) {
+	s.sector.RLock()
+	defer s.sector.RUnlock()
 	sector := make([]byte, sumSector)
 	if _, err := s.file.ReadAt(sector, n*sumSector); err != nil && err != io.EOF {
 		return nil, err
@@ -157,16 +174,24 @@ func (s *sums) take(txid uint64, list []pageSum) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.recent, s.known, s.failed = recent, txid, false
-	s.changed.Broadcast()
+	s.recent, s.known, s.pending = recent, txid, false
+	s.settled.Broadcast()
 }
 
-// fail ends the wait for the sums of the last transaction.
-func (s *sums) fail() {
+// expect has readers of the next transaction wait for its sums, until take or
+// settle.
+func (s *sums) expect() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.failed = true
-	s.changed.Broadcast()
+	s.pending = true
+}
+
+// settle ends the wait, whether there are sums or not.
+func (s *sums) settle() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pending = false
+	s.settled.Broadcast()
 }
 
 // write makes the sums of a transaction durable: those that it has changed, or
@@ -178,7 +203,7 @@ func (s *sums) write(txid uint64, list []pageSum, all bool) error {
 		sector := make([]byte, sumSector)
 		if !all {
 			var err error
-			if sector, err = s.sector(n); err != nil {
+			if sector, err = s.read(n); err != nil {
 				return err
 			}
 		}
@@ -209,6 +234,8 @@ func (s *sums) name(txid uint64) error {
 }
 
 func (s *sums) put(n int64, sector []byte) error {
+	s.sector.Lock()
+	defer s.sector.Unlock()
 	binary.LittleEndian.PutUint32(sector[sumSector-4:], sectorSum(n, sector))
 	_, err := s.file.WriteAt(sector, n*sumSector)
 	return err
@@ -224,9 +251,8 @@ func (s *sums) sync() error {
 // sum brings the sums up to the state of the file. The caller holds flushing,
 // or is opening.
 func (x *Index) sum() error {
-	err := x.sumLast()
-	if err != nil {
-		x.pages.sums.fail()
+	defer x.pages.sums.settle()
+	if err := x.sumLast(); err != nil {
 		return fmt.Errorf("%s: %w", sumsName, err)
 	}
 	return nil
@@ -267,6 +293,7 @@ func (x *Index) sumLast() (err error) {
 	if now.txid != firstTxid {
 		x.log.Warn("the index has no sums of its pages, they are made anew", "index", x.path, "transaction", now.txid)
 	}
+	s.take(0, nil) // what the file has is of something else
 	list, err := x.sumPages(now, nil)
 	if err != nil {
 		return err
@@ -283,10 +310,10 @@ func (x *Index) sumLast() (err error) {
 func (x *Index) inUse(m meta) (func(uint64) bool, error) {
 	p, err := readPage(x.file, m, m.free)
 	if err == nil {
-		err = x.pages.check(p, m.txid)
+		_, err = x.pages.check(p, m.txid)
 	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("free list of the state before: %w", err)
 	}
 	free, err := freePages(p, m.end)
 	return func(id uint64) bool { return id < m.end && !isFree(free, id) }, err

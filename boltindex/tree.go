@@ -193,9 +193,9 @@ func (c *treeCursor) row() (key, value []byte) {
 }
 
 // checkPaths reads every page that bbolt may look at to change these rows: those
-// on the way to each row, and their neighbours, with which bbolt merges a page
-// that has become too small. (Where it merges with a page further away, all in
-// between had rows to change.)
+// on the way to each row, and their neighbours on every level, be it under another
+// branch, with which bbolt merges a page that has become too small. (Where it merges
+// with a page further away, all in between had rows to change.)
 func (s *state) checkPaths(changes *table) (err error) {
 	var last bucket
 	var bound []byte // rows before it are in the leaf that was read last
@@ -214,20 +214,35 @@ func (s *state) checkPaths(changes *table) (err error) {
 // nil where there is none.
 func (s *state) checkPath(t tree, key []byte) (bound []byte, err error) {
 	p, err := s.root(t)
+	var left, right page // on the level of p, nil where it is the first or last
 	for depth := 1; err == nil && !p.leaf(); depth++ {
 		if depth == maxDepth {
 			return nil, errTooDeep
 		}
 		at := p.follow(key)
+		if left, err = s.neighbour(p, at-1, left, -1); err != nil {
+			return nil, err
+		}
 		if at+1 < p.count() {
 			bound = p.key(at + 1)
 		}
-		for i := max(0, at-1); i <= min(at+1, p.count()-1); i++ {
-			if _, err := s.page(p.child(i)); err != nil {
-				return nil, err
-			}
+		if right, err = s.neighbour(p, at+1, right, 0); err != nil {
+			return nil, err
 		}
 		p, err = s.page(p.child(at))
 	}
 	return bound, err
+}
+
+// neighbour is the page below an element of a branch, or if it has no such element
+// the nearest one below the branch beside it: its last where from is -1, its
+// first where from is 0.
+func (s *state) neighbour(p page, at int, beside page, from int) (page, error) {
+	if at >= 0 && at < p.count() {
+		return s.page(p.child(at))
+	}
+	if beside == nil || beside.leaf() || beside.count() == 0 {
+		return nil, nil
+	}
+	return s.page(beside.child((from + beside.count()) % beside.count()))
 }

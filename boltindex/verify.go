@@ -48,6 +48,7 @@ func (x *Index) Verify(ctx context.Context) ([]storage.Finding, error) {
 // checkPages reads every page from the file and compares it with its sum.
 func (x *Index) checkPages() (err error) {
 	defer guard(&err)
+	defer faultsPanic()()
 	x.flushing.Lock() // meta page and transaction are to be of one state
 	now, _, err := readMetas(x.file)
 	tx, e := x.db.Begin(false)
@@ -61,11 +62,11 @@ func (x *Index) checkPages() (err error) {
 	}
 	without := 0
 	err = newPageWalk(x.file, now, func(p page) error {
-		sum, err := x.pages.sums.of(p.id(), now.txid)
-		if sum == 0 {
+		compared, err := x.pages.check(p, now.txid)
+		if !compared {
 			without++
 		}
-		return errors.Join(err, x.pages.check(p, now.txid))
+		return err
 	}).run()
 	if err == nil && without > 0 {
 		err = fmt.Errorf("%w: %d pages have no sum in %s, and nothing else seems wrong: remove this file while the store is closed, the next opening makes it anew",
@@ -79,7 +80,11 @@ func (x *Index) checkPages() (err error) {
 // have found nothing: the check runs in a goroutine of its own, where a fault
 // of the map cannot be caught.
 func (x *Index) checkBolt(a *audit) (err error) {
+	if err := x.stuckBy(); err != nil {
+		return err
+	}
 	defer guard(&err)
+	defer faultsPanic()()
 	tx, err := x.db.Begin(true)
 	if err != nil {
 		return err

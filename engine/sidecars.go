@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 
 	"github.com/mediabolt/mediabolt/storage"
 )
@@ -119,6 +120,11 @@ func (s *store) stands(ctx context.Context, blob *storage.BlobRow) (bool, error)
 	return err == nil && now.Path == blob.Path, err
 }
 
+// mirrorWorkers is how many sidecars are completed at a time. An opening after a
+// kill with 8,000 lines owed took 760 to 830 ms with one, 370 to 600 with four, on 2
+// cores.
+const mirrorWorkers = 4
+
 // payMirrors completes sidecars: it looks at each that is owed a line and
 // appends what is missing. Lines that nobody needs any more count as paid.
 func (s *store) payMirrors(ctx context.Context, owed []storage.Mirror) error {
@@ -126,15 +132,26 @@ func (s *store) payMirrors(ctx context.Context, owed []storage.Mirror) error {
 	for _, m := range owed {
 		byBlob[m.Blob] = append(byBlob[m.Blob], m)
 	}
-	var failed []error
-	for key, mirrors := range byBlob {
-		if err := s.completeSidecar(ctx, key, mirrors); err != nil {
-			failed = append(failed, err)
-			for _, m := range mirrors {
-				s.ledger.oweMirror(m)
-			}
-		}
+	keys := make(chan storage.BlobKey, len(byBlob))
+	for key := range byBlob {
+		keys <- key
 	}
+	close(keys)
+	failed := make([]error, mirrorWorkers)
+	var workers sync.WaitGroup
+	for i := range failed {
+		workers.Go(func() {
+			for key := range keys {
+				if err := s.completeSidecar(ctx, key, byBlob[key]); err != nil {
+					failed[i] = errors.Join(failed[i], err)
+					for _, m := range byBlob[key] {
+						s.ledger.oweMirror(m)
+					}
+				}
+			}
+		})
+	}
+	workers.Wait()
 	return errors.Join(failed...)
 }
 
