@@ -4,7 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"path"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -28,18 +28,76 @@ const maxElement = 120
 // digit.
 const cutMark = "%h"
 
+// Levels are the kinds of ID of which a mode makes directories, the outermost
+// first.
+func Levels(mode storage.OrganizationMode) []storage.IDKind {
+	switch mode {
+	case storage.OrganizationByConversation:
+		return []storage.IDKind{storage.ConversationIDs}
+	case storage.OrganizationBySession:
+		return []storage.IDKind{storage.SessionIDs, storage.ConversationIDs}
+	case storage.OrganizationByRun:
+		return []storage.IDKind{storage.RunIDs, storage.SessionIDs, storage.ConversationIDs}
+	}
+	return nil
+}
+
 // Dir is the directory, relative to the base directory, of a blob that is
 // first stored with metadata m: "." in the flat mode.
 func Dir(mode storage.OrganizationMode, m *storage.MediaMetadata) string {
-	switch mode {
-	case storage.OrganizationByConversation:
-		return element(m.ConversationID, noConversation)
-	case storage.OrganizationBySession:
-		return path.Join(element(m.SessionID, noSession), element(m.ConversationID, noConversation))
-	case storage.OrganizationByRun:
-		return path.Join(element(m.RunID, noRun), element(m.SessionID, noSession), element(m.ConversationID, noConversation))
+	dir := "."
+	for i, kind := range Levels(mode) {
+		if i == 0 {
+			dir = Element(kind, kind.Of(m))
+		} else {
+			dir += "/" + Element(kind, kind.Of(m))
+		}
 	}
-	return "."
+	return dir
+}
+
+// Element is the directory of an ID of a kind that modes make directories of, or
+// of its lack where the ID is empty.
+func Element(kind storage.IDKind, id string) string { return element(id, missing(kind)) }
+
+// ElementID is the ID whose Element a name is. Of a name that was cut it is not
+// known: cut says that some ID may have it.
+func ElementID(kind storage.IDKind, name string) (id string, cut, ok bool) {
+	if name == missing(kind) {
+		return "", false, true
+	}
+	if at := strings.LastIndex(name, cutMark); at >= 0 && len(name)-at == len(cutMark)+cutHash {
+		return "", true, false
+	}
+	var b strings.Builder
+	for i := 0; i < len(name); i++ {
+		if name[i] != '%' {
+			b.WriteByte(name[i])
+			continue
+		}
+		if i+2 >= len(name) {
+			return "", false, false
+		}
+		c, err := strconv.ParseUint(name[i+1:i+3], 16, 8)
+		if err != nil {
+			return "", false, false
+		}
+		b.WriteByte(byte(c))
+		i += 2
+	}
+	// Only one name is that of an ID: not one that escapes what needs no escape.
+	id = b.String()
+	return id, false, id != "" && Element(kind, id) == name
+}
+
+func missing(kind storage.IDKind) string {
+	switch kind {
+	case storage.SessionIDs:
+		return noSession
+	case storage.RunIDs:
+		return noRun
+	}
+	return noConversation
 }
 
 // FileName is the name of a blob: "{hash6}-{short uuid}" and the extension of
@@ -118,16 +176,20 @@ func reserved(id string) bool {
 	return device && utf8.RuneCountInString(stem) == 4 && strings.ContainsAny(stem[3:], "0123456789¹²³")
 }
 
+// cutHash is how long the hash at the end of a name that was cut is, in hexadecimal
+// digits.
+const cutHash = 32
+
 // cut shortens an escaped name, between two characters, and adds half of the
 // SHA-256 of the ID: enough to make a collision that nobody can find.
 func cut(escaped, id string) string {
 	sum := sha256.Sum256([]byte(id))
-	keep := maxElement - len(cutMark) - 32
+	keep := maxElement - len(cutMark) - cutHash
 	for keep > 0 && !utf8.RuneStart(escaped[keep]) {
 		keep--
 	}
 	if i := strings.LastIndexByte(escaped[:keep], '%'); i >= 0 && keep-i < 3 {
 		keep = i
 	}
-	return escaped[:keep] + cutMark + hex.EncodeToString(sum[:16])
+	return escaped[:keep] + cutMark + hex.EncodeToString(sum[:cutHash/2])
 }

@@ -192,7 +192,38 @@ func FuzzElement(f *testing.F) {
 		requireSafe(t, ea)
 		requireSafe(t, eb)
 		require.Equal(t, a == b, ea == eb, "%q and %q", ea, eb)
+		for _, kind := range []storage.IDKind{storage.SessionIDs, storage.ConversationIDs, storage.RunIDs} {
+			id, cut, ok := ElementID(kind, Element(kind, a))
+			require.NotEqual(t, cut, ok)
+			if ok {
+				require.Equal(t, a, id)
+			}
+			if id, _, ok := ElementID(kind, b); ok {
+				require.Equal(t, b, Element(kind, id), "what is taken for the name of an ID is its name")
+			}
+		}
 	})
+}
+
+func TestElementIDs(t *testing.T) {
+	for name, want := range map[string]string{
+		"no-session": "", "%6eo-session": "no-session", "s": "s", "a b": "a b", "%2e%2e": "..", "a%2fb": "a/b", "会話": "会話",
+	} {
+		id, cut, ok := ElementID(storage.SessionIDs, name)
+		require.True(t, ok, name)
+		require.False(t, cut, name)
+		require.Equal(t, want, id, name)
+	}
+	_, cut, ok := ElementID(storage.SessionIDs, element(strings.Repeat("x", 200), noSession))
+	require.True(t, cut && !ok)
+	for _, name := range []string{"", ".", "..", "%", "%2", "%zz", "%61", "a/b", "%2E", " a", "CON", "a%h00", ".hidden"} {
+		_, cut, ok := ElementID(storage.SessionIDs, name)
+		require.False(t, cut || ok, name)
+	}
+	id, _, ok := ElementID(storage.RunIDs, "no-run")
+	require.True(t, ok && id == "")
+	_, _, ok = ElementID(storage.RunIDs, "no-session")
+	require.False(t, ok, "an ID of that name is escaped")
 }
 
 func FuzzDir(f *testing.F) {

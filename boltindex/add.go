@@ -44,19 +44,15 @@ func (t *txn) add(add *storage.Addition) (storage.BlobRow, error) {
 		t.delta.PhysicalBytes += blob.Size
 	}
 	blob.Refs++
-	t.delta.Refs++
-	t.delta.LogicalBytes += blob.Size
+	t.delta.CountRef(&ref.Metadata, blob.Size, 1)
 	if err := t.putBlob(&blob); err != nil {
 		return blob, err
 	}
 	if err := t.put(bucketRefs, ref.UUID[:], row); err != nil {
 		return blob, err
 	}
-	for _, m := range memberships(&ref.Metadata) {
-		if m.id == "" {
-			continue
-		}
-		if err := t.put(m.bucket, memberKey(m.id, ref.UUID), nil); err != nil {
+	for m := range memberships(blob.ListedDigest(ref.UUID), &ref.Metadata) {
+		if err := t.put(m.bucket, m.key(ref.UUID), nil); err != nil {
 			return blob, err
 		}
 	}

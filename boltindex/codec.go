@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/binary"
 	"fmt"
+	"iter"
 	"slices"
 
 	"github.com/fxamacker/cbor/v2"
@@ -50,10 +51,13 @@ type refRecord struct {
 
 // countersRecord is the counters row.
 type countersRecord struct {
-	Refs          int64 `cbor:"1,keyasint"`
-	Blobs         int64 `cbor:"2,keyasint"`
-	LogicalBytes  int64 `cbor:"3,keyasint"`
-	PhysicalBytes int64 `cbor:"4,keyasint"`
+	Refs           int64 `cbor:"1,keyasint"`
+	Blobs          int64 `cbor:"2,keyasint"`
+	LogicalBytes   int64 `cbor:"3,keyasint"`
+	PhysicalBytes  int64 `cbor:"4,keyasint"`
+	NoConversation int64 `cbor:"5,keyasint,omitempty"`
+	NoSession      int64 `cbor:"6,keyasint,omitempty"`
+	NoRun          int64 `cbor:"7,keyasint,omitempty"`
 }
 
 // modes are the organization modes in the order of their numbers in rows.
@@ -202,18 +206,40 @@ func decodeMirror(key, value []byte) (storage.Mirror, error) {
 	return m, nil
 }
 
-// memberships are the lists that a reference is in: bucket and ID.
-func memberships(m *storage.MediaMetadata) [4]membership {
-	return [...]membership{
-		{bucketBySession, m.SessionID}, {bucketByConversation, m.ConversationID},
-		{bucketByRun, m.RunID}, {bucketByUser, m.UserID},
+// memberships are the lists that a reference is in, of those that are of anything:
+// its digest's, which is zero where it needs none, and its IDs'.
+func memberships(digest storage.Digest, m *storage.MediaMetadata) iter.Seq[membership] {
+	return func(yield func(membership) bool) {
+		if !digest.IsZero() && !yield(membership{bucketByDigest, string(digest[:])}) {
+			return
+		}
+		for _, m := range [...]membership{
+			{bucketBySession, m.SessionID}, {bucketByConversation, m.ConversationID},
+			{bucketByRun, m.RunID}, {bucketByUser, m.UserID},
+		} {
+			if m.of != "" && !yield(m) {
+				return
+			}
+		}
 	}
 }
 
+// membership is a list.
 type membership struct {
 	bucket bucket
-	id     string
+	of     string // ID, or the bytes of a digest
 }
+
+// prefix is what the keys of the list begin with.
+func (m membership) prefix() []byte {
+	if m.bucket == bucketByDigest {
+		return []byte(m.of[:listHash])
+	}
+	return listOf(m.of)
+}
+
+// key is that of a reference in the list.
+func (m membership) key(ref storage.UUID) []byte { return append(m.prefix(), ref[:]...) }
 
 // The body of a log record is the version byte of rows and then, for every row,
 // the length of its key (bucket included) as uvarint, the key, the length of its

@@ -263,11 +263,8 @@ func (t *txn) finish() error {
 	if err != nil {
 		return err
 	}
-	row, err := encode(&countersRecord{
-		Refs: c.Refs + t.delta.Refs, Blobs: c.Blobs + t.delta.Blobs,
-		LogicalBytes:  c.LogicalBytes + t.delta.LogicalBytes,
-		PhysicalBytes: c.PhysicalBytes + t.delta.PhysicalBytes,
-	})
+	total := countersRecord(c.Plus(t.delta))
+	row, err := encode(&total)
 	if err != nil {
 		return err
 	}

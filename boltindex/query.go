@@ -1,7 +1,6 @@
 package boltindex
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 
@@ -105,67 +104,6 @@ func (x *Index) Size(ctx context.Context) (int64, error) {
 		size += s.size
 	}
 	return size, x.wrap(err)
-}
-
-// maxScan bounds the rows that one page looks at, so that a filter which lets
-// little through does not hold a transaction for long: about 3 ms.
-const maxScan = 1024
-
-// Refs is a page of up to limit references that filter lets through, with
-// their blobs, in order of their UUIDs (so of their time), those after the
-// UUID after. next is where the following page begins; more is false when
-// there is none. A page may be empty and yet have more after it.
-func (x *Index) Refs(ctx context.Context, filter storage.RefFilter, after storage.UUID, limit int) (page []storage.RefPair, next storage.UUID, more bool, err error) {
-	if err := ctx.Err(); err != nil {
-		return nil, after, false, err
-	}
-	next = after
-	err = x.view(func(r *rows) error {
-		list, prefix := narrowest(&filter)
-		start := append(prefix, after[:]...)
-		scanned := 0
-		for k, v := range r.from(list, start) {
-			if !bytes.HasPrefix(k, prefix) {
-				return nil
-			}
-			if bytes.Equal(k, start) {
-				continue // already seen
-			}
-			if len(page) == limit || scanned == maxScan {
-				more = true
-				return nil
-			}
-			scanned++
-			copy(next[:], k[len(prefix):])
-			if len(prefix) > 0 {
-				if v = r.get(bucketRefs, next[:]); v == nil {
-					return fmt.Errorf("%w: reference %s is listed and has no row", storage.ErrCorrupted, next)
-				}
-			}
-			ref, blob, err := r.readPair(next, v)
-			if err != nil {
-				return err
-			}
-			if filter.Matches(&ref.Metadata) {
-				page = append(page, storage.RefPair{Ref: ref, Blob: blob})
-			}
-		}
-		return nil
-	})
-	return page, next, more, x.wrap(err)
-}
-
-// narrowest picks a list that holds every reference that filter lets through, and
-// perhaps others, and what comes before the UUID in its keys.
-func narrowest(f *storage.RefFilter) (list bucket, prefix []byte) {
-	for _, m := range memberships(&storage.MediaMetadata{
-		ConversationID: f.ConversationID, SessionID: f.SessionID, RunID: f.RunID, UserID: f.UserID,
-	}) {
-		if m.id != "" {
-			return m.bucket, listOf(m.id)
-		}
-	}
-	return bucketRefs, nil
 }
 
 // Blobs is a page of up to limit blob rows in order of their keys, those after

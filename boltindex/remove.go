@@ -38,13 +38,10 @@ func (t *txn) remove(id storage.ID) (storage.Removal, error) {
 			storage.ErrCorrupted, blob.Key, blob.Refs, id.UUID)
 	}
 	blob.Refs--
-	t.delta.Refs--
-	t.delta.LogicalBytes -= blob.Size
+	t.delta.CountRef(&ref.Metadata, blob.Size, -1)
 	t.delete(bucketRefs, id.UUID[:])
-	for _, m := range memberships(&ref.Metadata) {
-		if m.id != "" {
-			t.delete(m.bucket, memberKey(m.id, id.UUID))
-		}
+	for m := range memberships(blob.ListedDigest(id.UUID), &ref.Metadata) {
+		t.delete(m.bucket, m.key(id.UUID))
 	}
 	removal := storage.Removal{Found: true, Last: blob.Refs == 0, Blob: blob}
 	if !removal.Last {

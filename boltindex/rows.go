@@ -61,10 +61,16 @@ func (r *rows) fail(err error) {
 
 // from is the rows of a bucket in order, from a key on, as far as they can be
 // read.
-func (r *rows) from(b bucket, start []byte) iter.Seq2[[]byte, []byte] {
+func (r *rows) from(b bucket, start []byte) iter.Seq2[[]byte, []byte] { return r.walk(b, start, false) }
+
+// before is the rows of a bucket before a key, the last first, as far as they can
+// be read.
+func (r *rows) before(b bucket, end []byte) iter.Seq2[[]byte, []byte] { return r.walk(b, end, true) }
+
+func (r *rows) walk(b bucket, key []byte, back bool) iter.Seq2[[]byte, []byte] {
 	return func(yield func(key, value []byte) bool) {
-		c := cursor{state: r.state, bucket: b}
-		c.seek(r.layers, start)
+		c := cursor{state: r.state, bucket: b, back: back}
+		c.seek(r.layers, key)
 		for c.err == nil {
 			key, value, more := c.next()
 			if !more || value != nil && !yield(key, value) {
@@ -78,6 +84,7 @@ func (r *rows) from(b bucket, start []byte) iter.Seq2[[]byte, []byte] {
 // cursor merges the layers of a view.
 type cursor struct {
 	bucket     bucket
+	back       bool // from the last row to the first
 	state      *state
 	bolt       treeCursor
 	key, value []byte // of bolt; a nil key is the end
@@ -91,14 +98,34 @@ type layer struct {
 	more bool
 }
 
-func (c *cursor) seek(layers []*table, start []byte) {
-	c.err = c.bolt.seek(c.state, c.state.trees[c.bucket], start)
+// seek goes to the first row that is not before key, or backwards to the last one
+// that is.
+func (c *cursor) seek(layers []*table, key []byte) {
+	c.err = c.bolt.seek(c.state, c.state.trees[c.bucket], key)
+	if c.back && c.err == nil {
+		c.err = c.bolt.prev(c.state)
+	}
 	c.takeBolt()
 	for _, t := range layers {
 		l := &layer{rows: t.Iter()}
-		c.settle(l, l.rows.Seek(tableKey(c.bucket, start)))
+		more := l.rows.Seek(tableKey(c.bucket, key))
+		switch {
+		case c.back && more:
+			more = l.rows.Prev()
+		case c.back:
+			more = l.rows.Last()
+		}
+		c.settle(l, more)
 		c.layers = append(c.layers, l)
 	}
+}
+
+// sooner says whether the cursor comes to row a before row b.
+func (c *cursor) sooner(a, b string) bool {
+	if c.back {
+		return a > b
+	}
+	return a < b
 }
 
 // takeBolt takes in the row that bolt has come to.
@@ -122,7 +149,7 @@ func (c *cursor) settle(l *layer, more bool) {
 func (c *cursor) next() (key, value []byte, more bool) {
 	key, value, more = c.key, c.value, c.key != nil
 	for _, l := range c.layers {
-		if l.more && (!more || l.key < string(key)) {
+		if l.more && (!more || c.sooner(l.key, string(key))) {
 			key, value, more = []byte(l.key), l.rows.Value(), true
 		}
 	}
@@ -138,10 +165,18 @@ func (c *cursor) next() (key, value []byte, more bool) {
 		if !fromLayer {
 			value, fromLayer = l.rows.Value(), true
 		}
-		c.settle(l, l.rows.Next())
+		if c.back {
+			c.settle(l, l.rows.Prev())
+		} else {
+			c.settle(l, l.rows.Next())
+		}
 	}
 	if c.key != nil && bytes.Equal(c.key, key) {
-		c.err = c.bolt.next(c.state)
+		if c.back {
+			c.err = c.bolt.prev(c.state)
+		} else {
+			c.err = c.bolt.next(c.state)
+		}
 		c.takeBolt()
 	}
 	return key, value, true

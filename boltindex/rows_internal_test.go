@@ -51,6 +51,18 @@ func TestLayersReadAsOne(t *testing.T) {
 					require.Greater(rt, string(k), last, "in order")
 					last, got[string(k)] = string(k), string(v)
 				}
+				before, beforeWant := map[string]string{}, map[string]string{}
+				for k, v := range want {
+					if k < start {
+						beforeWant[k] = v
+					}
+				}
+				last = "\xff\xff\xff"
+				for k, v := range r.before(bucketUnlinks, []byte(start)) {
+					require.Less(rt, string(k), last, "in reverse order")
+					last, before[string(k)] = string(k), string(v)
+				}
+				require.Equal(rt, beforeWant, before)
 				value, there := want[key]
 				row := r.get(bucketUnlinks, []byte(key))
 				require.Equal(rt, there, row != nil)

@@ -14,7 +14,11 @@
 //	refs      UUID           -> reference row
 //	by_session, by_conversation, by_run, by_user
 //	          hash UUID      -> empty; only for IDs that are set. hash is the
-//	                            first 6 bytes of the ID's SHA-256
+//	                            first 8 bytes of the ID's SHA-256
+//	by_digest hash UUID      -> empty; for every reference to bytes of a digest,
+//	                            other than the one that the file of the shared
+//	                            blob is named after. hash is the first 8 bytes
+//	                            of the digest
 //	unlinks   path           -> empty; a blob whose row is gone and whose
 //	                            files are still to be removed
 //	mirrors   UUID kind      -> blob key; a sidecar line that is not known to
@@ -22,7 +26,9 @@
 //	                            '-' for a tombstone
 //
 // A blob key is storage.BlobKey's bytes. Two IDs may have their hash in common, and
-// then share a list: the reference's row says which is its own.
+// then share a list: the reference's row says which is its own. A blob that is
+// not shared, as nearly all of a store of new content, costs nothing in by_digest:
+// its row leads to the reference by the name of its file.
 //
 // Rows are a version byte and then CBOR (RFC 8949) with integer keys, as the
 // structs in codec.go say; shorten.go says how texts and times in them are.
@@ -56,7 +62,7 @@
 package boltindex
 
 // formatVersion is the version of everything above. Another one is refused.
-const formatVersion = 2
+const formatVersion = 3
 
 // Names of files in the directory of the index.
 const (
@@ -82,12 +88,14 @@ const (
 	bucketByUser
 	bucketUnlinks
 	bucketMirrors
+	bucketByDigest
 	buckets // how many there are
 )
 
 var bucketNames = [buckets][]byte{
 	[]byte("meta"), []byte("blobs"), []byte("refs"), []byte("by_session"), []byte("by_conversation"),
 	[]byte("by_run"), []byte("by_user"), []byte("unlinks"), []byte("mirrors"),
+	[]byte("by_digest"),
 }
 
 func (b bucket) name() []byte { return bucketNames[b] }

@@ -99,6 +99,8 @@ func TestFailedSyncOfStagedBytes(t *testing.T) {
 		})
 	}
 	all.Wait()
-	require.Equal(t, storage.Counters{Refs: 40, Blobs: 20, LogicalBytes: 40000, PhysicalBytes: 20000}, countersOf(t, x))
+	require.Equal(t, storage.Counters{
+		Refs: 40, Blobs: 20, LogicalBytes: 40000, PhysicalBytes: 20000, NoConversation: 40, NoSession: 20, NoRun: 40,
+	}, countersOf(t, x))
 	mustClose(t, x)
 }

@@ -96,7 +96,7 @@ func (p page) follow(key []byte) int {
 	return i
 }
 
-// treeCursor goes through the rows of a tree in order.
+// treeCursor goes through the rows of a tree in order, or in reverse.
 type treeCursor struct {
 	path  [maxDepth]step // from the root to the leaf
 	depth int            // of the leaf
@@ -130,6 +130,29 @@ func (c *treeCursor) next(s *state) error {
 	return c.settle(s)
 }
 
+// prev goes to the row before, from the end to the last.
+func (c *treeCursor) prev(s *state) error {
+	c.path[c.depth].at--
+	for {
+		here := c.path[c.depth]
+		switch {
+		case here.at < 0 && c.depth == 0:
+			return nil // before the first
+		case here.at < 0:
+			c.depth--
+			c.path[c.depth].at--
+		case here.page.leaf():
+			return nil
+		default:
+			p, err := c.down(s)
+			if err != nil {
+				return err
+			}
+			c.path[c.depth].at = p.count() - 1
+		}
+	}
+}
+
 // down goes to the page that the element of a branch points to.
 func (c *treeCursor) down(s *state) (page, error) {
 	if c.depth == maxDepth-1 {
@@ -160,12 +183,12 @@ func (c *treeCursor) settle(s *state) error {
 
 func (c *treeCursor) atEnd() bool { return c.path[c.depth].at >= c.path[c.depth].page.count() }
 
-// row is the row that the cursor is at, with a nil key at the end.
+// row is the row that the cursor is at, with a nil key at either end.
 func (c *treeCursor) row() (key, value []byte) {
-	if c.atEnd() {
+	at := c.path[c.depth]
+	if at.at < 0 || c.atEnd() {
 		return nil, nil
 	}
-	at := c.path[c.depth]
 	return at.page.key(at.at), at.page.value(at.at)
 }
 

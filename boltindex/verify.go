@@ -180,16 +180,12 @@ func (a *audit) refs(r *rows) error {
 			a.report(storage.Finding{Kind: storage.FindingDangling, Ref: storage.UUID(k).String(), Detail: err.Error()})
 			continue
 		}
-		a.sum.Refs++
-		a.sum.LogicalBytes += blob.Size
-		for _, m := range memberships(&ref.Metadata) {
-			if m.id == "" {
-				continue
-			}
+		a.sum.CountRef(&ref.Metadata, blob.Size, 1)
+		for m := range memberships(blob.ListedDigest(ref.UUID), &ref.Metadata) {
 			a.members++
-			if r.get(m.bucket, memberKey(m.id, ref.UUID)) == nil {
+			if r.get(m.bucket, m.key(ref.UUID)) == nil {
 				a.report(storage.Finding{Kind: storage.FindingDangling, Ref: ref.UUID.String(),
-					Detail: fmt.Sprintf("reference is not in the list %s of %q", m.bucket, m.id)})
+					Detail: fmt.Sprintf("reference is not in the list %s of %q", m.bucket, m.of)})
 			}
 		}
 	}
@@ -199,8 +195,8 @@ func (a *audit) refs(r *rows) error {
 // lists checks that the lists hold nothing beyond what refs has seen in them.
 func (a *audit) lists(r *rows) error {
 	var entries int64
-	for _, m := range memberships(&storage.MediaMetadata{}) {
-		for k := range r.from(m.bucket, nil) {
+	for _, list := range [...]bucket{bucketByDigest, bucketBySession, bucketByConversation, bucketByRun, bucketByUser} {
+		for k := range r.from(list, nil) {
 			if err := a.ctx.Err(); err != nil {
 				return err
 			}
@@ -209,13 +205,13 @@ func (a *audit) lists(r *rows) error {
 			copy(id[:], k[max(0, len(k)-len(id)):])
 			if r.get(bucketRefs, id[:]) == nil {
 				a.report(storage.Finding{Kind: storage.FindingDangling, Ref: id.String(),
-					Detail: fmt.Sprintf("list %s has a reference that has no row", m.bucket)})
+					Detail: fmt.Sprintf("list %s has a reference that has no row", list)})
 			}
 		}
 	}
 	if entries != a.members {
 		a.report(storage.Finding{Kind: storage.FindingDangling,
-			Detail: fmt.Sprintf("lists of IDs have %d entries, the reference rows %d", entries, a.members)})
+			Detail: fmt.Sprintf("lists have %d entries, the reference rows %d", entries, a.members)})
 	}
 	return nil
 }

@@ -40,6 +40,12 @@ func put(bucket string, key []byte) func(*bolt.Tx) error {
 	return func(tx *bolt.Tx) error { return tx.Bucket([]byte(bucket)).Put(key, nil) }
 }
 
+// digestKey is that of a reference in the list of the digest of its bytes.
+func digestKey(u storage.UUID) []byte {
+	digest := addition(u, storage.MediaMetadata{}).Blob.Digest
+	return append(digest[:8:8], u[:]...)
+}
+
 // Fields of rows, as codec.go numbers them.
 const (
 	blobSize = 3
@@ -51,6 +57,7 @@ const (
 	counterBlobs         = 2
 	counterLogicalBytes  = 3
 	counterPhysicalBytes = 4
+	counterNoSession     = 6
 )
 
 // TestVerifyFinds makes one thing wrong at a time in an index of two blobs, one
@@ -90,10 +97,14 @@ func TestVerifyFinds(t *testing.T) {
 		"entry where no ID is set":  {edit: put("by_run", boltindex.MemberKey("r", lone)), kind: storage.FindingDangling},
 		"entry too short":           {edit: put("by_user", []byte("u")), kind: storage.FindingDangling},
 		"ID changed in the row":     {edit: change("refs", shared1[:], refUser, "someone else"), kind: storage.FindingDangling, ref: shared1},
+		"digest entry gone":         {edit: drop("by_digest", digestKey(shared2)), kind: storage.FindingDangling, ref: shared2},
+		"digest entry of a founder": {edit: put("by_digest", digestKey(lone)), kind: storage.FindingDangling},
+		"digest entry of no one":    {edit: put("by_digest", digestKey(storage.UUID{0: 7})), kind: storage.FindingDangling, ref: storage.UUID{0: 7}},
 		"counter of references":     {edit: change("meta", []byte("counters"), counterRefs, 4), kind: storage.FindingCounter},
 		"counter of blobs":          {edit: change("meta", []byte("counters"), counterBlobs, 1), kind: storage.FindingCounter},
 		"counter of logical bytes":  {edit: change("meta", []byte("counters"), counterLogicalBytes, 0), kind: storage.FindingCounter},
 		"counter of physical bytes": {edit: change("meta", []byte("counters"), counterPhysicalBytes, 5000), kind: storage.FindingCounter},
+		"counter of no session":     {edit: change("meta", []byte("counters"), counterNoSession, 7), kind: storage.FindingCounter},
 		"counters gone":             {edit: drop("meta", []byte("counters")), kind: storage.FindingCounter},
 		// One entry gone and one too many keep the number of entries.
 		"entry under the wrong ID": {kind: storage.FindingDangling, ref: shared1, edit: func(tx *bolt.Tx) error {

@@ -51,12 +51,21 @@ func (f *FileStore) Open(ctx context.Context, ref *storage.StorageReference) (*B
 		return nil, err
 	}
 	defer leave()
+	b, err := s.openTold(ctx, ref)
+	if err != nil {
+		return nil, fmt.Errorf("open in %s: %w", s.cfg.BaseDir, err)
+	}
+	return b, nil
+}
+
+// openTold opens the blob of a reference for a caller, and tells of it.
+func (s *store) openTold(ctx context.Context, ref *storage.StorageReference) (*Blob, error) {
 	begun := time.Now()
 	b, err := s.open(ctx, OpOpen, ref)
 	err = storage.Classify(err)
 	s.watch.opened(begun, ref, b, err)
 	if err != nil {
-		return nil, fmt.Errorf("open in %s: %w", s.cfg.BaseDir, err)
+		return nil, err
 	}
 	b.reading = OpRead
 	return b, nil

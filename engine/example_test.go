@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log"
 	"os"
 	"strings"
@@ -157,8 +158,7 @@ func ExampleFileStore_Delete() {
 	// bob's is there: true
 }
 
-// List goes through references, oldest first; a query narrows it to one
-// conversation, session, run or user.
+// List goes through references, oldest first or newest first; a query narrows it.
 func ExampleFileStore_List() {
 	ctx := context.Background()
 	store, cleanup := exampleStore()
@@ -181,6 +181,97 @@ func ExampleFileStore_List() {
 	// Output:
 	// message 0 has 5 bytes
 	// message 2 has 5 bytes
+}
+
+// A cursor continues a list, as for the pages of a web application: it is text, and
+// stays good while others store and delete.
+func ExampleQuery_After() {
+	ctx := context.Background()
+	store, cleanup := exampleStore()
+	defer cleanup()
+	for i := range 5 {
+		_, err := store.StoreReader(ctx, strings.NewReader("picture"), storage.MediaInfo{MimeType: "image/png"}, storage.MediaMetadata{MessageIndex: i})
+		if err != nil {
+			log.Fatal(err)
+		}
+	}
+
+	query := engine.Query{MimeType: "image/", Order: engine.Newest, Limit: 2}
+	for page := 1; page <= 3; page++ {
+		for entry, err := range store.List(ctx, query) {
+			if err != nil {
+				log.Fatal(err)
+			}
+			fmt.Println("page", page, "message", entry.Metadata.MessageIndex)
+			query.Cursor = query.After(&entry)
+		}
+	}
+	// Output:
+	// page 1 message 4
+	// page 1 message 3
+	// page 2 message 2
+	// page 2 message 1
+	// page 3 message 0
+}
+
+// References tells everyone who has the same bytes.
+func ExampleFileStore_References() {
+	ctx := context.Background()
+	store, cleanup := exampleStore()
+	defer cleanup()
+	var ref *storage.StorageReference
+	for _, user := range []string{"alice", "bob"} {
+		var err error
+		ref, err = store.StoreReader(ctx, strings.NewReader("the same"), storage.MediaInfo{}, storage.MediaMetadata{UserID: user})
+		if err != nil {
+			log.Fatal(err)
+		}
+	}
+
+	digest, err := storage.ParseDigest(ref.Metadata["sha256"])
+	if err != nil {
+		log.Fatal(err)
+	}
+	for entry, err := range store.References(ctx, digest) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(entry.Metadata.UserID)
+	}
+	// Output:
+	// alice
+	// bob
+}
+
+// FS shows the store as a file system, here by conversation although its files are
+// by session, for all that works on one: http.FileServerFS, tar.Writer.AddFS.
+func ExampleFileStore_FS() {
+	ctx := context.Background()
+	store, cleanup := exampleStore()
+	defer cleanup()
+	for _, conversation := range []string{"cats", "dogs", "cats"} {
+		_, err := store.StoreReader(ctx, strings.NewReader(conversation), storage.MediaInfo{}, storage.MediaMetadata{
+			SessionID: "session-xyz", ConversationID: conversation,
+		})
+		if err != nil {
+			log.Fatal(err)
+		}
+	}
+
+	entries, err := fs.ReadDir(store.FS(storage.OrganizationByConversation), ".")
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, entry := range entries {
+		files, err := fs.Glob(store.FS(storage.OrganizationByConversation), entry.Name()+"/*.txt")
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(entry.Name(), len(files))
+	}
+	// Output:
+	// cats 2
+	// dogs 1
 }
 
 // Stats tells what is stored, and what dedup saved.

@@ -184,39 +184,6 @@ func checkGone(f *engine.FileStore, id string) error {
 	return nil
 }
 
-// checkList compares a listing with the model.
-func (m *model) checkList(f *engine.FileStore, q engine.Query) error {
-	want := 0
-	filter := storage.RefFilter(q)
-	for _, ref := range m.refs {
-		if filter.Matches(&ref.meta) {
-			want++
-		}
-	}
-	last := ""
-	for e, err := range f.List(context.Background(), q) {
-		if err != nil {
-			return err
-		}
-		if err := m.checkEntry(&e); err != nil {
-			return err
-		}
-		if !filter.Matches(&e.Metadata) {
-			return fmt.Errorf("reference %s, which %+v leaves out", e.Reference.ID, q)
-		}
-		short := e.Reference.ID[len("a1b2c3-"):]
-		if short <= last {
-			return fmt.Errorf("reference %s after %s", short, last)
-		}
-		last = short
-		want--
-	}
-	if want != 0 {
-		return fmt.Errorf("%d references less than the model has are listed for %+v", want, q)
-	}
-	return nil
-}
-
 // checkAll compares everything with the model, and the store with itself.
 func (m *model) checkAll(f *engine.FileStore, baseDir string) error {
 	for id := range m.refs {
@@ -229,7 +196,7 @@ func (m *model) checkAll(f *engine.FileStore, baseDir string) error {
 			return err
 		}
 	}
-	if err := m.checkList(f, engine.Query{}); err != nil {
+	if err := m.checkList(f, engine.Query{}, 0); err != nil {
 		return err
 	}
 	var logical, physical int64
@@ -396,10 +363,11 @@ func (m *machine) DeleteAgain(t *rapid.T) {
 }
 
 func (m *machine) List(t *rapid.T) {
-	require.NoError(t, m.model.checkList(m.store, engine.Query{
-		ConversationID: drawID.Draw(t, "conversation"), SessionID: drawID.Draw(t, "session"),
-		RunID: drawID.Draw(t, "run"), UserID: drawID.Draw(t, "user"),
-	}))
+	require.NoError(t, m.model.checkList(m.store, m.drawQuery(t), rapid.IntRange(0, 3).Draw(t, "page")))
+}
+
+func (m *machine) References(t *rapid.T) {
+	require.NoError(t, m.model.checkReferences(m.store, drawData.Draw(t, "data")))
 }
 
 func (m *machine) Checkpoint(t *rapid.T) {
@@ -434,7 +402,7 @@ func TestModel(t *testing.T) {
 		}()
 		rt.Repeat(map[string]func(*rapid.T){
 			"Store": m.Store, "StoreReader": m.StoreReader, "Read": m.Read, "Delete": m.Delete, "DeleteAgain": m.DeleteAgain,
-			"List": m.List, "Checkpoint": m.Checkpoint, "CloseAndReopen": m.CloseAndReopen, "AbandonAndReopen": m.AbandonAndReopen,
+			"List": m.List, "References": m.References, "Checkpoint": m.Checkpoint, "CloseAndReopen": m.CloseAndReopen, "AbandonAndReopen": m.AbandonAndReopen,
 			"CompareAll": m.CompareAll,
 		})
 		m.CompareAll(rt)
@@ -544,15 +512,7 @@ func (m *sharedModel) step(r *rand.Rand) error {
 		return m.delete(r)
 	case n < 94:
 		// Others go on, so what is listed may be any of what was.
-		for e, err := range m.store.List(ctx, engine.Query{SessionID: "a"}) {
-			if err != nil {
-				return err
-			}
-			if e.Metadata.SessionID != "a" || e.Refs < 1 {
-				return fmt.Errorf("listed for session a: %+v", e)
-			}
-		}
-		return nil
+		return m.list(r)
 	case n < 97:
 		return m.store.Checkpoint(ctx)
 	}
@@ -569,7 +529,10 @@ func (m *sharedModel) put(r *rand.Rand) error {
 	ref := &sharedRef{
 		data: modelContents()[r.IntN(len(modelContents()))],
 		info: storage.MediaInfo{Type: "image", MimeType: mimeTypes[r.IntN(len(mimeTypes))]},
-		meta: storage.MediaMetadata{SessionID: id(), ConversationID: id(), RunID: id(), MessageIndex: r.IntN(1000)},
+		meta: storage.MediaMetadata{
+			SessionID: id(), ConversationID: id(), RunID: id(), MessageIndex: r.IntN(1000),
+			Labels: map[string]string{"n": strconv.Itoa(r.IntN(2))},
+		},
 	}
 	var stored *storage.StorageReference
 	var err error

@@ -24,10 +24,15 @@ type Index interface {
 	Blob(ctx context.Context, key storage.BlobKey) (storage.BlobRow, error)
 	// Ref is a reference and its blob, or ErrNotFound.
 	Ref(ctx context.Context, id storage.ID) (storage.RefRow, storage.BlobRow, error)
-	// Refs is a page of references after a UUID, in order.
+	// Refs is a page of references after a UUID, in the filter's order. It costs what
+	// the narrowest list of its IDs and digest holds after that, page by page.
 	Refs(ctx context.Context, filter storage.RefFilter, after storage.UUID, limit int) (page []storage.RefPair, next storage.UUID, more bool, err error)
 	// Blobs is a page of blobs after a key, in order; a short one is the last.
 	Blobs(ctx context.Context, after storage.BlobKey, limit int) ([]storage.BlobRow, error)
+	// IDs is a page of the IDs of a kind that references have, each once, after an ID
+	// (empty: from the first), in an order of the index's own; a short one is the
+	// last.
+	IDs(ctx context.Context, kind storage.IDKind, after string, limit int) ([]string, error)
 	// Counters are the totals.
 	Counters(ctx context.Context) (storage.Counters, error)
 	// Size is how much room the index takes, in bytes.

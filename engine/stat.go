@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"fmt"
-	"iter"
 	"time"
 
 	"github.com/mediabolt/mediabolt/storage"
@@ -19,6 +18,7 @@ type Entry struct {
 	Size       int64  // bytes
 	Digest     storage.Digest
 	Refs       int64     // references that share the blob, this one included
+	AddedAt    time.Time // of the Store call that made the reference, to 256 ns
 	StoredAt   time.Time // when the bytes were first stored
 	AccessedAt time.Time // when the blob was last read, to the hour; zero: never
 }
@@ -31,7 +31,7 @@ func entry(hash string, ref *storage.RefRow, blob *storage.BlobRow) (Entry, erro
 	return Entry{
 		Reference: *reference(id, ref, blob), Type: ref.Type, MimeType: ref.MimeType, Metadata: ref.Metadata,
 		Path: blob.Path, Size: blob.Size, Digest: blob.Digest, Refs: blob.Refs,
-		StoredAt: blob.CreatedAt, AccessedAt: blob.AccessedAt,
+		AddedAt: ref.UUID.Time(), StoredAt: blob.CreatedAt, AccessedAt: blob.AccessedAt,
 	}, nil
 }
 
@@ -52,51 +52,6 @@ func (f *FileStore) Stat(ctx context.Context, ref *storage.StorageReference) (En
 		return Entry{}, fmt.Errorf("stat in %s: reference %s: %w", s.cfg.BaseDir, id, err)
 	}
 	return entry(blob.NameHash(), &row, &blob)
-}
-
-// Query narrows a List; the zero Query lists everything.
-type Query struct {
-	ConversationID, SessionID, RunID, UserID string
-}
-
-// listPage is how many references List reads at a time.
-const listPage = 256
-
-// List lists references, oldest first. It holds no lock while the caller works,
-// so it may or may not show what is stored or deleted meanwhile. An error ends
-// it: ErrCorrupted, ErrClosed, or ctx's.
-func (f *FileStore) List(ctx context.Context, q Query) iter.Seq2[Entry, error] {
-	return func(yield func(Entry, error) bool) {
-		var after storage.UUID
-		for more := true; more; {
-			var page []storage.RefPair
-			var err error
-			page, after, more, err = f.listPage(ctx, q, after)
-			if err != nil {
-				yield(Entry{}, err)
-				return
-			}
-			for i := range page {
-				e, err := entry(page[i].Blob.NameHash(), &page[i].Ref, &page[i].Blob)
-				if !yield(e, err) || err != nil {
-					return
-				}
-			}
-		}
-	}
-}
-
-func (f *FileStore) listPage(ctx context.Context, q Query, after storage.UUID) ([]storage.RefPair, storage.UUID, bool, error) {
-	s, leave, err := f.enter(ctx)
-	if err != nil {
-		return nil, after, false, err
-	}
-	defer leave()
-	page, next, more, err := s.index.Refs(ctx, storage.RefFilter(q), after, listPage)
-	if err != nil {
-		return nil, after, false, fmt.Errorf("list %s: %w", s.cfg.BaseDir, err)
-	}
-	return page, next, more, nil
 }
 
 // Stats are the totals of a store, and how long its calls took.

@@ -46,6 +46,10 @@ var (
 	// ErrTooLarge: content over the configured MaxFileSize.
 	ErrTooLarge error = &sentinel{"media too large", nil}
 
+	// ErrInvalidQuery: a query that cannot be asked, as one with a cursor of
+	// another order.
+	ErrInvalidQuery error = &sentinel{"invalid query", nil}
+
 	// ErrInvalidConfig: a configuration that no store can run with.
 	ErrInvalidConfig error = &sentinel{"invalid configuration", nil}
 )

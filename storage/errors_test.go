@@ -27,6 +27,7 @@ var sentinels = map[error]string{
 	storage.ErrInDoubt:       "outcome unknown until the store is reopened",
 	storage.ErrInvalidMedia:  "invalid media",
 	storage.ErrTooLarge:      "media too large",
+	storage.ErrInvalidQuery:  "invalid query",
 	storage.ErrInvalidConfig: "invalid configuration",
 	storage.ErrLocked:        "store is locked",
 	storage.ErrClosed:        "store is closed",

@@ -1,7 +1,9 @@
 package storage
 
 import (
+	"bytes"
 	"encoding/base32"
+	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"time"
@@ -36,8 +38,41 @@ var shortEncoding = base32.NewEncoding(shortAlphabet).WithPadding(base32.NoPaddi
 // shortUUIDLength is 128 bits in base32.
 const shortUUIDLength = 26
 
+// IsZero says whether the UUID is that of no reference.
+func (u UUID) IsZero() bool { return u == UUID{} }
+
 // String is the UUID in 26 characters that sort like its bytes.
 func (u UUID) String() string { return shortEncoding.EncodeToString(u[:]) }
+
+// Time is the moment that is in the UUID, to 256 nanoseconds: 48 bits of
+// milliseconds and 12 of a fraction (RFC 9562, section 6.2, method 3).
+func (u UUID) Time() time.Time {
+	head := binary.BigEndian.Uint64(u[:8])
+	// UUIDs that were made faster than they can tell apart count on.
+	rest := min(time.Duration(head&0xfff)<<fractionShift, time.Millisecond-1)
+	return time.UnixMilli(int64(head >> 16)).Add(rest).UTC()
+}
+
+// UUIDAt is a bound for UUIDs of references: those whose Time is not before t are
+// greater, all others smaller.
+func UUIDAt(t time.Time) (u UUID) {
+	milli, rest := t.UnixMilli(), t.Nanosecond()%int(time.Millisecond)
+	switch {
+	case milli < 0:
+		return u
+	case milli > maxMilli:
+		return UUID(bytes.Repeat([]byte{0xff}, len(u)))
+	}
+	fraction := (rest + 1<<fractionShift - 1) >> fractionShift
+	binary.BigEndian.PutUint64(u[:], uint64(milli)<<16|0x7000|uint64(fraction))
+	return u
+}
+
+// fractionShift makes of nanoseconds below a millisecond what a UUID has of them.
+const fractionShift = 8
+
+// maxMilli is the last millisecond that a UUID has room for, in the year 10889.
+const maxMilli = 1<<48 - 1
 
 // parseUUID is the inverse of String, and accepts nothing else.
 func parseUUID(s string) (UUID, bool) {

@@ -1,6 +1,8 @@
 package storage_test
 
 import (
+	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"math/rand/v2"
 	"slices"
@@ -238,13 +240,76 @@ func TestNameHash(t *testing.T) {
 	}
 }
 
-func TestFilterMatches(t *testing.T) {
-	m := storage.MediaMetadata{ConversationID: "c", SessionID: "s", RunID: "r"}
-	for _, f := range []storage.RefFilter{{}, {ConversationID: "c"}, {SessionID: "s", RunID: "r"}, {ConversationID: "c", SessionID: "s", RunID: "r"}} {
-		require.True(t, f.Matches(&m), "%+v", f)
+func uuidAt(t time.Time) []byte {
+	u := storage.UUIDAt(t)
+	return u[:]
+}
+
+func TestUUIDTimes(t *testing.T) {
+	at := time.Date(2026, 3, 1, 12, 0, 0, 123456789, time.UTC)
+	uuid := func(milli int64, fraction uint64) (u storage.UUID) {
+		binary.BigEndian.PutUint64(u[:], uint64(milli)<<16|0x7000|fraction)
+		u[8] = 0x80
+		return u
 	}
-	for _, f := range []storage.RefFilter{{ConversationID: "s"}, {UserID: "u"}, {SessionID: "s", RunID: "x"}, {SessionID: "S"}, {SessionID: "s\x00"}} {
-		require.False(t, f.Matches(&m), "%+v", f)
+	require.Equal(t, at.Truncate(time.Millisecond), uuid(at.UnixMilli(), 0).Time())
+	require.Equal(t, at.Truncate(time.Millisecond).Add(456704), uuid(at.UnixMilli(), 1784).Time())
+	for _, milli := range []int64{at.UnixMilli(), at.UnixMilli() + 1} {
+		for _, fraction := range []uint64{0, 1, 1783, 1784, 1785, 3905, 3906, 3907, 4095} {
+			u := uuid(milli, fraction)
+			for _, off := range []time.Duration{-time.Millisecond, -1, 0, 1, 255, 256, 257, time.Millisecond} {
+				bound := u.Time().Add(off)
+				require.Equal(t, !u.Time().Before(bound), bytes.Compare(u[:], uuidAt(bound)) > 0, "%v at %v", u.Time(), bound)
+			}
+		}
+	}
+	require.Zero(t, storage.UUIDAt(time.Time{}))
+	require.Zero(t, storage.UUIDAt(time.UnixMilli(-1)))
+	last := storage.UUIDAt(time.Date(11000, 1, 1, 0, 0, 0, 0, time.UTC))
+	require.Equal(t, byte(0xff), last[15])
+}
+
+// The founder of a shared blob needs no list; whoever joined it does, and so does
+// every blob of its own, which its digest does not lead to.
+func TestListedDigest(t *testing.T) {
+	founder, joined := storage.UUID{1}, storage.UUID{2}
+	digest := storage.Digest{0xa1}
+	path := "s/c/" + storage.ID{UUID: founder}.String() + ".png"
+	shared := storage.BlobRow{Key: storage.DigestKey(digest), Digest: digest, Path: path}
+	require.Zero(t, shared.ListedDigest(founder))
+	require.Equal(t, digest, shared.ListedDigest(joined))
+	own := storage.BlobRow{Key: storage.UUIDKey(founder), Digest: digest, Path: path}
+	require.Equal(t, digest, own.ListedDigest(founder))
+	own.Digest = storage.Digest{}
+	require.Zero(t, own.ListedDigest(founder), "it is not known")
+	got, ok := shared.Founder()
+	require.True(t, ok)
+	require.Equal(t, founder, got)
+	for _, path := range []string{"", "x", "s/a1b2c3-x.png", "s/c/", "s/" + founder.String()} {
+		b := storage.BlobRow{Path: path}
+		_, ok := b.Founder()
+		require.False(t, ok, path)
+		require.False(t, b.NamedAfter(founder), path)
+	}
+}
+
+func TestIDKinds(t *testing.T) {
+	m := storage.MediaMetadata{ConversationID: "c", SessionID: "s", RunID: "r", UserID: "u"}
+	for kind, want := range map[storage.IDKind]string{storage.ConversationIDs: "c", storage.SessionIDs: "s", storage.RunIDs: "r", storage.UserIDs: "u"} {
+		require.Equal(t, want, kind.Of(&m))
+	}
+}
+
+func TestFilterMatches(t *testing.T) {
+	pair := storage.RefPair{
+		Ref:  storage.RefRow{Metadata: storage.MediaMetadata{ConversationID: "c", SessionID: "s", RunID: "r"}},
+		Blob: storage.BlobRow{Digest: storage.Digest{1}},
+	}
+	for _, f := range []storage.RefFilter{{}, {ConversationID: "c"}, {SessionID: "s", RunID: "r"}, {ConversationID: "c", SessionID: "s", RunID: "r", Digest: storage.Digest{1}}} {
+		require.True(t, f.Matches(&pair), "%+v", f)
+	}
+	for _, f := range []storage.RefFilter{{ConversationID: "s"}, {UserID: "u"}, {SessionID: "s", RunID: "x"}, {SessionID: "S"}, {SessionID: "s\x00"}, {Digest: storage.Digest{2}}} {
+		require.False(t, f.Matches(&pair), "%+v", f)
 	}
 }
 

@@ -82,6 +82,31 @@ func (b *BlobRow) NameHash() string {
 	return hash
 }
 
+// NamedAfter says whether the blob's file bears the UUID of a reference: that of
+// the one that brought the bytes.
+func (b *BlobRow) NamedAfter(ref UUID) bool {
+	_, rest, _ := strings.Cut(path.Base(b.Path), "-")
+	return strings.HasPrefix(rest, ref.String())
+}
+
+// Founder is the UUID in the name of the blob's file. The reference of that UUID
+// may have ended.
+func (b *BlobRow) Founder() (UUID, bool) {
+	stem, _, _ := strings.Cut(path.Base(b.Path), ".")
+	id, err := ParseID(stem)
+	return id.UUID, err == nil
+}
+
+// ListedDigest is the digest under which an index lists a reference to the blob,
+// zero where it does not have to: the digest is not known, or is in the key of
+// the blob, whose name leads to the reference.
+func (b *BlobRow) ListedDigest(ref UUID) Digest {
+	if _, shared := b.Key.Digest(); shared && b.NamedAfter(ref) {
+		return Digest{}
+	}
+	return b.Digest
+}
+
 // RefRow is what an index keeps of a reference.
 type RefRow struct {
 	UUID     UUID
@@ -133,6 +158,33 @@ type Counters struct {
 	Blobs         int64 // blob rows
 	LogicalBytes  int64 // sum over references
 	PhysicalBytes int64 // sum over blobs
+
+	// References without an ID, which are in no list of that kind.
+	NoConversation, NoSession, NoRun int64
+}
+
+// CountRef counts n references like one with metadata m to a blob of a size; a
+// negative n takes them away.
+func (c *Counters) CountRef(m *MediaMetadata, size, n int64) {
+	c.Refs += n
+	c.LogicalBytes += n * size
+	for _, lack := range [...]struct {
+		id    string
+		count *int64
+	}{{m.ConversationID, &c.NoConversation}, {m.SessionID, &c.NoSession}, {m.RunID, &c.NoRun}} {
+		if lack.id == "" {
+			*lack.count += n
+		}
+	}
+}
+
+// Plus is the sum of two totals.
+func (c Counters) Plus(d Counters) Counters {
+	return Counters{
+		Refs: c.Refs + d.Refs, Blobs: c.Blobs + d.Blobs,
+		LogicalBytes: c.LogicalBytes + d.LogicalBytes, PhysicalBytes: c.PhysicalBytes + d.PhysicalBytes,
+		NoConversation: c.NoConversation + d.NoConversation, NoSession: c.NoSession + d.NoSession, NoRun: c.NoRun + d.NoRun,
+	}
 }
 
 // Commit is what an index tells of the changes that it has made durable
@@ -146,21 +198,54 @@ type Commit struct {
 }
 
 // RefFilter narrows a listing to the references of one conversation, session,
-// run and user; an empty field lets everything through.
+// run and user and to bytes of one digest; a zero field lets everything through.
+// It also says in which order they come.
 type RefFilter struct {
 	ConversationID, SessionID, RunID, UserID string
+	// Digest is that of the bytes, however they are kept: in a blob that is
+	// shared, or in blobs of their own.
+	Digest Digest
+	// Newest lists from the last UUID to the first, so that "after" a UUID is
+	// what is smaller; the zero UUID stands for the end then.
+	Newest bool
 }
 
-// Matches says whether the filter lets a reference with metadata m through.
-func (f *RefFilter) Matches(m *MediaMetadata) bool {
+// Matches says whether the filter lets a reference through.
+func (f *RefFilter) Matches(p *RefPair) bool {
+	m := &p.Ref.Metadata
 	return (f.ConversationID == "" || f.ConversationID == m.ConversationID) &&
 		(f.SessionID == "" || f.SessionID == m.SessionID) &&
 		(f.RunID == "" || f.RunID == m.RunID) &&
-		(f.UserID == "" || f.UserID == m.UserID)
+		(f.UserID == "" || f.UserID == m.UserID) &&
+		(f.Digest.IsZero() || f.Digest == p.Blob.Digest)
 }
 
 // RefPair is a reference with the blob it names.
 type RefPair struct {
 	Ref  RefRow
 	Blob BlobRow
+}
+
+// IDKind is one of the kinds of ID that a reference may have.
+type IDKind byte
+
+// The kinds of ID.
+const (
+	ConversationIDs IDKind = iota
+	SessionIDs
+	RunIDs
+	UserIDs
+)
+
+// Of is the ID of that kind in m, empty where none is set.
+func (k IDKind) Of(m *MediaMetadata) string {
+	switch k {
+	case ConversationIDs:
+		return m.ConversationID
+	case SessionIDs:
+		return m.SessionID
+	case RunIDs:
+		return m.RunID
+	}
+	return m.UserID
 }

@@ -1,6 +1,7 @@
 package strategy
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -64,13 +65,25 @@ func (t badgerTxn) Get(table kv.Table, key []byte) ([]byte, bool, error) {
 }
 
 func (t badgerTxn) From(table kv.Table, key []byte) iter.Seq2[kv.Row, error] {
+	return t.walk(table, key, false)
+}
+
+func (t badgerTxn) Before(table kv.Table, key []byte) iter.Seq2[kv.Row, error] {
+	return t.walk(table, key, true)
+}
+
+func (t badgerTxn) walk(table kv.Table, key []byte, back bool) iter.Seq2[kv.Row, error] {
 	return func(yield func(kv.Row, error) bool) {
 		options := badger.DefaultIteratorOptions
-		options.Prefix = kv.Key(table, nil)
+		options.Prefix, options.Reverse = kv.Key(table, nil), back
 		rows := t.tx.NewIterator(options)
 		defer rows.Close()
-		for rows.Seek(kv.Key(table, key)); rows.Valid(); rows.Next() {
+		start := kv.Key(table, key)
+		for rows.Seek(start); rows.Valid(); rows.Next() {
 			item := rows.Item()
+			if back && bytes.Equal(item.Key(), start) {
+				continue // a reverse iterator begins with the key itself
+			}
 			value, err := item.ValueCopy(nil)
 			if !yield(kv.Row{Key: item.Key()[1:], Value: value}, err) {
 				return

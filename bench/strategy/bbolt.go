@@ -84,6 +84,23 @@ func (t boltTxn) From(table kv.Table, key []byte) iter.Seq2[kv.Row, error] {
 	}
 }
 
+func (t boltTxn) Before(table kv.Table, key []byte) iter.Seq2[kv.Row, error] {
+	return func(yield func(kv.Row, error) bool) {
+		cursor := t.bucket(table).Cursor()
+		var k, v []byte
+		if k, _ = cursor.Seek(key); k == nil {
+			k, v = cursor.Last()
+		} else {
+			k, v = cursor.Prev()
+		}
+		for ; k != nil; k, v = cursor.Prev() {
+			if !yield(kv.Row{Key: k, Value: v}, nil) {
+				return
+			}
+		}
+	}
+}
+
 func (t boltTxn) Put(table kv.Table, key, value []byte) error { return t.bucket(table).Put(key, value) }
 
 // Delete spares bbolt the copying of the page of a key that is not there.

@@ -223,6 +223,15 @@ func (r jsonReader) From(table kv.Table, key []byte) iter.Seq2[kv.Row, error] {
 	}
 }
 
+func (r jsonReader) Before(table kv.Table, key []byte) iter.Seq2[kv.Row, error] {
+	return func(yield func(kv.Row, error) bool) {
+		end := string(kv.Key(table, key))
+		r.s.rows.Descend(end, func(k string, value []byte) bool {
+			return k == end || kv.Table(k[0]) == table && yield(kv.Row{Key: []byte(k[1:]), Value: value}, nil)
+		})
+	}
+}
+
 // jsonTxn gathers changes.
 type jsonTxn struct {
 	jsonReader

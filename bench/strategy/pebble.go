@@ -122,13 +122,23 @@ func (r pebbleReader) Get(table kv.Table, key []byte) ([]byte, bool, error) {
 }
 
 func (r pebbleReader) From(table kv.Table, key []byte) iter.Seq2[kv.Row, error] {
+	options := &pebble.IterOptions{LowerBound: kv.Key(table, key), UpperBound: kv.Key(table+1, nil)}
+	return r.walk(options, (*pebble.Iterator).First, (*pebble.Iterator).Next)
+}
+
+func (r pebbleReader) Before(table kv.Table, key []byte) iter.Seq2[kv.Row, error] {
+	options := &pebble.IterOptions{LowerBound: kv.Key(table, nil), UpperBound: kv.Key(table, key)}
+	return r.walk(options, (*pebble.Iterator).Last, (*pebble.Iterator).Prev)
+}
+
+func (r pebbleReader) walk(options *pebble.IterOptions, begin, step func(*pebble.Iterator) bool) iter.Seq2[kv.Row, error] {
 	return func(yield func(kv.Row, error) bool) {
-		rows, err := r.from.NewIter(&pebble.IterOptions{LowerBound: kv.Key(table, key), UpperBound: kv.Key(table+1, nil)})
+		rows, err := r.from.NewIter(options)
 		if err != nil {
 			yield(kv.Row{}, err)
 			return
 		}
-		for ok := rows.First(); ok; ok = rows.Next() {
+		for ok := begin(rows); ok; ok = step(rows) {
 			value, err := rows.ValueAndErr()
 			if !yield(kv.Row{Key: rows.Key()[1:], Value: value}, err) {
 				_ = rows.Close() // what it fails with was yielded

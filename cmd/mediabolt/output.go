@@ -106,7 +106,8 @@ type entryRecord struct {
 	ContentIndex   int               `json:"content_index"`
 	Labels         map[string]string `json:"labels"`
 	CreatedAt      time.Time         `json:"created_at"`
-	StoredAt       time.Time         `json:"stored_at"`
+	AddedAt        time.Time         `json:"added_at"`    // of the reference
+	StoredAt       time.Time         `json:"stored_at"`   // of the bytes
 	AccessedAt     *time.Time        `json:"accessed_at"` // null: never read
 }
 
@@ -117,7 +118,7 @@ func recordOf(e *engine.Entry) entryRecord {
 		SessionID: e.Metadata.SessionID, ConversationID: e.Metadata.ConversationID,
 		RunID: e.Metadata.RunID, UserID: e.Metadata.UserID,
 		MessageIndex: e.Metadata.MessageIndex, ContentIndex: e.Metadata.ContentIndex,
-		Labels: e.Metadata.Labels, CreatedAt: e.Metadata.CreatedAt, StoredAt: e.StoredAt,
+		Labels: e.Metadata.Labels, CreatedAt: e.Metadata.CreatedAt, AddedAt: e.AddedAt, StoredAt: e.StoredAt,
 	}
 	if r.Labels == nil {
 		r.Labels = map[string]string{}

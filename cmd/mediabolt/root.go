@@ -73,7 +73,8 @@ Data goes to standard output, everything else to standard error. Exit codes:
 		&cobra.Group{ID: groupMedia, Title: "Media:"},
 		&cobra.Group{ID: groupStore, Title: "The store:"},
 	)
-	a.add(root, groupMedia, a.putCommand(), a.getCommand(), a.catCommand(), a.statCommand(), a.urlCommand(), a.lsCommand(), a.rmCommand())
+	a.add(root, groupMedia, a.putCommand(), a.getCommand(), a.catCommand(), a.statCommand(), a.urlCommand(), a.lsCommand(), a.findCommand(),
+		a.refsCommand(), a.rmCommand())
 	a.add(root, groupStore, a.statsCommand(), a.verifyCommand(), a.certifyCommand())
 	a.add(root, "", a.versionCommand(), a.victimCommand())
 	return root

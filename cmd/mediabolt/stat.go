@@ -70,6 +70,7 @@ func (a *app) printEntry(e *engine.Entry) error {
 		{"user", e.Metadata.UserID},
 		{"message", fmt.Sprintf("%d, content %d", e.Metadata.MessageIndex, e.Metadata.ContentIndex)},
 		{"created", moment(e.Metadata.CreatedAt)},
+		{"added", moment(e.AddedAt)},
 		{"stored", moment(e.StoredAt)},
 		{"accessed", accessed},
 	}

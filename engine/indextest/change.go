@@ -14,6 +14,12 @@ func testEmpty(f *fixture) {
 	f.requireGone(storage.ID{UUID: uuidOf(1)})
 	require.Empty(f.t, f.refs(storage.RefFilter{}, 10))
 	require.Empty(f.t, f.refs(storage.RefFilter{SessionID: "s"}, 10))
+	for _, filter := range []storage.RefFilter{{Newest: true}, {UserID: "u", Newest: true}, {Digest: digestOf("a")}, {Digest: digestOf("a"), Newest: true}} {
+		require.Empty(f.t, f.refs(filter, 10))
+	}
+	for _, list := range lists {
+		require.Empty(f.t, f.ids(list.kind, 10))
+	}
 	require.Empty(f.t, f.blobRows(10))
 	require.Zero(f.t, f.counters())
 	requireDebt(f.t, storage.Debt{}, f.debt())
@@ -169,20 +175,21 @@ func testAddAfterLast(f *fixture) {
 func testCounters(f *fixture) {
 	a, b := newAddition("a", 1, storage.MediaMetadata{}).Blob.Size, newAddition("b", 1, storage.MediaMetadata{}).Blob.Size
 	a1 := f.mustAdd("a", storage.MediaMetadata{})
-	require.Equal(f.t, storage.Counters{Refs: 1, Blobs: 1, LogicalBytes: a, PhysicalBytes: a}, f.counters())
-	a2 := f.mustAdd("a", storage.MediaMetadata{})
-	require.Equal(f.t, storage.Counters{Refs: 2, Blobs: 1, LogicalBytes: 2 * a, PhysicalBytes: a}, f.counters())
-	b1 := f.mustAdd("b", storage.MediaMetadata{})
-	require.Equal(f.t, storage.Counters{Refs: 3, Blobs: 2, LogicalBytes: 2*a + b, PhysicalBytes: a + b}, f.counters())
+	require.Equal(f.t, storage.Counters{Refs: 1, Blobs: 1, LogicalBytes: a, PhysicalBytes: a, NoConversation: 1, NoSession: 1, NoRun: 1}, f.counters())
+	a2 := f.mustAdd("a", storage.MediaMetadata{SessionID: "s", UserID: "u"})
+	require.Equal(f.t, storage.Counters{Refs: 2, Blobs: 1, LogicalBytes: 2 * a, PhysicalBytes: a, NoConversation: 2, NoSession: 1, NoRun: 2}, f.counters())
+	b1 := f.mustAdd("b", storage.MediaMetadata{ConversationID: "c", RunID: "r"})
+	require.Equal(f.t, storage.Counters{Refs: 3, Blobs: 2, LogicalBytes: 2*a + b, PhysicalBytes: a + b, NoConversation: 2, NoSession: 2, NoRun: 2}, f.counters())
 	f.reopen()
 	f.mustRemove(a1)
-	require.Equal(f.t, storage.Counters{Refs: 2, Blobs: 2, LogicalBytes: a + b, PhysicalBytes: a + b}, f.counters())
+	require.Equal(f.t, storage.Counters{Refs: 2, Blobs: 2, LogicalBytes: a + b, PhysicalBytes: a + b, NoConversation: 1, NoSession: 1, NoRun: 1}, f.counters())
 	f.mustRemove(a2)
-	require.Equal(f.t, storage.Counters{Refs: 1, Blobs: 1, LogicalBytes: b, PhysicalBytes: b}, f.counters())
+	require.Equal(f.t, storage.Counters{Refs: 1, Blobs: 1, LogicalBytes: b, PhysicalBytes: b, NoSession: 1}, f.counters())
 	f.mustRemove(b1)
 	require.Zero(f.t, f.counters())
 
-	empty, large := f.next("empty", storage.MediaMetadata{}), f.next("large", storage.MediaMetadata{})
+	all := storage.MediaMetadata{SessionID: "s", ConversationID: "c", RunID: "r"}
+	empty, large := f.next("empty", all), f.next("large", all)
 	empty.Blob.Size, large.Blob.Size = 0, 1<<50
 	for _, add := range []*storage.Addition{empty, large} {
 		_, err := f.x.Add(f.ctx, add)
@@ -232,6 +239,7 @@ func testCancelled(f *fixture) {
 	calls := map[string]func() error{
 		"Blob":         func() error { _, err := f.x.Blob(ctx, keyOf("a")); return err },
 		"Ref":          func() error { _, _, err := f.x.Ref(ctx, id); return err },
+		"IDs":          func() error { _, err := f.x.IDs(ctx, storage.SessionIDs, "", 10); return err },
 		"Refs":         func() error { _, _, _, err := f.x.Refs(ctx, storage.RefFilter{}, storage.UUID{}, 10); return err },
 		"Blobs":        func() error { _, err := f.x.Blobs(ctx, "", 10); return err },
 		"Counters":     func() error { _, err := f.x.Counters(ctx); return err },

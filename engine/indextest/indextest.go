@@ -8,6 +8,8 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"maps"
+	"slices"
 	"testing"
 	"time"
 
@@ -45,7 +47,13 @@ func Run(t *testing.T, open func(t *testing.T, dir string) engine.Index) {
 		{"hostile IDs", testHostileIDs},
 		{"pages of references", testRefPages},
 		{"pages while references go", testRefPagesWhileRemoving},
+		{"newest first", testNewest},
+		{"newest first while references come and go", testNewestWhileChanging},
 		{"combined filters", testCombinedFilters},
+		{"lists by digest", testDigestLists},
+		{"a list by digest in pages", testDigestPages},
+		{"IDs", testIDs},
+		{"IDs of many references", testIDsOfMany},
 		{"pages of blobs", testBlobPages},
 		{"counters", testCounters},
 		{"debt", testDebt},
@@ -229,8 +237,16 @@ func readRefs(t require.TestingT, x engine.Index, filter storage.RefFilter, limi
 		require.NoError(t, err)
 		require.LessOrEqual(t, len(page), limit)
 		for _, pair := range page {
-			require.Less(t, after.String(), pair.Ref.UUID.String(), "out of order")
-			require.LessOrEqual(t, pair.Ref.UUID.String(), next.String(), "the next page would repeat it")
+			if filter.Newest && !after.IsZero() {
+				require.Greater(t, after.String(), pair.Ref.UUID.String(), "out of order")
+			} else if !filter.Newest {
+				require.Less(t, after.String(), pair.Ref.UUID.String(), "out of order")
+			}
+			if filter.Newest {
+				require.GreaterOrEqual(t, pair.Ref.UUID.String(), next.String(), "the next page would repeat it")
+			} else {
+				require.LessOrEqual(t, pair.Ref.UUID.String(), next.String(), "the next page would repeat it")
+			}
 			require.Equal(t, pair.Ref.Blob, pair.Blob.Key)
 			after = pair.Ref.UUID
 			all = append(all, pair)
@@ -238,7 +254,6 @@ func readRefs(t require.TestingT, x engine.Index, filter storage.RefFilter, limi
 		if !more {
 			return all
 		}
-		require.LessOrEqual(t, after.String(), next.String())
 		after = next
 	}
 }
@@ -263,6 +278,31 @@ func readBlobs(t require.TestingT, x engine.Index, limit int) []storage.BlobRow 
 		}
 		if len(page) < limit {
 			return all
+		}
+	}
+}
+
+// ids is every ID of a kind, read in pages of limit IDs, each page checked, in order.
+func (f *fixture) ids(kind storage.IDKind, limit int) []string {
+	f.t.Helper()
+	return readIDs(f.t, f.x, kind, limit)
+}
+
+func readIDs(t require.TestingT, x engine.Index, kind storage.IDKind, limit int) []string {
+	all := map[string]bool{}
+	after := ""
+	for {
+		page, err := x.IDs(context.Background(), kind, after, limit)
+		require.NoError(t, err)
+		require.LessOrEqual(t, len(page), limit)
+		for _, id := range page {
+			require.NotEmpty(t, id)
+			require.False(t, all[id], "%.40q comes twice", id)
+			all[id] = true
+			after = id
+		}
+		if len(page) < limit {
+			return slices.Sorted(maps.Keys(all))
 		}
 	}
 }

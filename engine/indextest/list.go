@@ -13,16 +13,17 @@ import (
 // lists are the ways to narrow a listing to one ID.
 var lists = []struct {
 	name     string
+	kind     storage.IDKind
 	metadata func(id string) storage.MediaMetadata
 	filter   func(id string) storage.RefFilter
 }{
-	{"session", func(id string) storage.MediaMetadata { return storage.MediaMetadata{SessionID: id} },
+	{"session", storage.SessionIDs, func(id string) storage.MediaMetadata { return storage.MediaMetadata{SessionID: id} },
 		func(id string) storage.RefFilter { return storage.RefFilter{SessionID: id} }},
-	{"conversation", func(id string) storage.MediaMetadata { return storage.MediaMetadata{ConversationID: id} },
+	{"conversation", storage.ConversationIDs, func(id string) storage.MediaMetadata { return storage.MediaMetadata{ConversationID: id} },
 		func(id string) storage.RefFilter { return storage.RefFilter{ConversationID: id} }},
-	{"run", func(id string) storage.MediaMetadata { return storage.MediaMetadata{RunID: id} },
+	{"run", storage.RunIDs, func(id string) storage.MediaMetadata { return storage.MediaMetadata{RunID: id} },
 		func(id string) storage.RefFilter { return storage.RefFilter{RunID: id} }},
-	{"user", func(id string) storage.MediaMetadata { return storage.MediaMetadata{UserID: id} },
+	{"user", storage.UserIDs, func(id string) storage.MediaMetadata { return storage.MediaMetadata{UserID: id} },
 		func(id string) storage.RefFilter { return storage.RefFilter{UserID: id} }},
 }
 
@@ -176,7 +177,7 @@ func testCombinedFilters(f *fixture) {
 	for _, filter := range filters {
 		var want []storage.UUID
 		for n := uint64(1); n <= count; n++ {
-			if m := of(n); filter.Matches(&m) {
+			if m := of(n); filter.Matches(&storage.RefPair{Ref: storage.RefRow{Metadata: m}}) {
 				want = append(want, uuidOf(n))
 			}
 		}

@@ -203,11 +203,12 @@ func (m *model) check(r *rapid.T) {
 	for _, row := range m.blobs {
 		want.Blobs++
 		want.PhysicalBytes += row.Size
-		want.Refs += row.Refs
-		want.LogicalBytes += row.Refs * row.Size
 		got, err := m.x.Blob(ctx, row.Key)
 		require.NoError(r, err)
 		m.requireBlob(r, row, got)
+	}
+	for _, ref := range m.refs {
+		want.CountRef(&ref.Metadata, m.blobs[ref.Blob].Size, 1)
 	}
 	counters, err := m.x.Counters(ctx)
 	require.NoError(r, err)
@@ -231,13 +232,27 @@ func (m *model) check(r *rapid.T) {
 
 // checkList compares one listing, of a filter at random.
 func (m *model) checkList(r *rapid.T) {
-	filter := storage.RefFilter{SessionID: modelIDs.Draw(r, "of session"), UserID: modelIDs.Draw(r, "of user")}
+	filter := storage.RefFilter{
+		SessionID: modelIDs.Draw(r, "of session"), UserID: modelIDs.Draw(r, "of user"), Newest: rapid.Bool().Draw(r, "newest first"),
+	}
+	if rapid.Bool().Draw(r, "of a digest") {
+		filter.Digest = digestOf(modelNames.Draw(r, "of blob"))
+	}
 	want := []storage.UUID{}
+	ids := map[string]bool{}
 	for _, id := range m.ids() {
-		if ref := m.refs[id.UUID]; filter.Matches(&ref.Metadata) {
+		ref := m.refs[id.UUID]
+		if filter.Matches(&storage.RefPair{Ref: ref, Blob: m.blobs[ref.Blob]}) {
 			want = append(want, id.UUID)
 		}
+		if ref.Metadata.RunID != "" {
+			ids[ref.Metadata.RunID] = true
+		}
 	}
+	if filter.Newest {
+		slices.Reverse(want)
+	}
+	require.Equal(r, slices.Sorted(maps.Keys(ids)), readIDs(r, m.x, storage.RunIDs, rapid.IntRange(1, 5).Draw(r, "IDs")))
 	got := uuids(readRefs(r, m.x, filter, rapid.IntRange(1, 5).Draw(r, "limit")))
 	require.Equal(r, want, got, fmt.Sprintf("%+v", filter))
 }

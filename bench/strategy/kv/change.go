@@ -41,19 +41,15 @@ func (c *change) add(add *storage.Addition, row []byte) (storage.BlobRow, error)
 		c.delta.PhysicalBytes += blob.Size
 	}
 	blob.Refs++
-	c.delta.Refs++
-	c.delta.LogicalBytes += blob.Size
+	c.delta.CountRef(&ref.Metadata, blob.Size, 1)
 	if err := c.putBlob(&blob); err != nil {
 		return blob, err
 	}
 	if err := c.Put(Refs, ref.UUID[:], row); err != nil {
 		return blob, err
 	}
-	for _, m := range memberships(&ref.Metadata) {
-		if m.id == "" {
-			continue
-		}
-		if err := c.Put(m.table, memberKey(m.id, ref.UUID), []byte{}); err != nil {
+	for _, m := range memberships(blob.ListedDigest(ref.UUID), &ref.Metadata) {
+		if err := c.Put(m.table, m.key(ref.UUID), []byte{}); err != nil {
 			return blob, err
 		}
 	}
@@ -83,17 +79,13 @@ func (c *change) remove(id storage.ID) (storage.Removal, error) {
 	if err := c.Delete(Refs, id.UUID[:]); err != nil {
 		return storage.Removal{}, err
 	}
-	for _, m := range memberships(&ref.Metadata) {
-		if m.id == "" {
-			continue
-		}
-		if err := c.Delete(m.table, memberKey(m.id, id.UUID)); err != nil {
+	for _, m := range memberships(blob.ListedDigest(id.UUID), &ref.Metadata) {
+		if err := c.Delete(m.table, m.key(id.UUID)); err != nil {
 			return storage.Removal{}, err
 		}
 	}
 	blob.Refs--
-	c.delta.Refs--
-	c.delta.LogicalBytes -= blob.Size
+	c.delta.CountRef(&ref.Metadata, blob.Size, -1)
 	if blob.Refs == 0 {
 		c.delta.Blobs--
 		c.delta.PhysicalBytes -= blob.Size

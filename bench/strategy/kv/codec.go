@@ -100,7 +100,7 @@ func decodeRef(id storage.UUID, row []byte) (storage.RefRow, error) {
 // EncodeTotals is a row of the totals.
 func EncodeTotals(c storage.Counters) []byte {
 	row := []byte{rowVersion}
-	for _, n := range [...]int64{c.Refs, c.Blobs, c.LogicalBytes, c.PhysicalBytes} {
+	for _, n := range [...]int64{c.Refs, c.Blobs, c.LogicalBytes, c.PhysicalBytes, c.NoConversation, c.NoSession, c.NoRun} {
 		row = binary.AppendVarint(row, n)
 	}
 	return row
@@ -108,19 +108,14 @@ func EncodeTotals(c storage.Counters) []byte {
 
 func decodeTotals(row []byte) (storage.Counters, error) {
 	f := fieldsOf(row)
-	c := storage.Counters{Refs: f.number(), Blobs: f.number(), LogicalBytes: f.number(), PhysicalBytes: f.number()}
+	c := storage.Counters{
+		Refs: f.number(), Blobs: f.number(), LogicalBytes: f.number(), PhysicalBytes: f.number(),
+		NoConversation: f.number(), NoSession: f.number(), NoRun: f.number(),
+	}
 	if f.bad || len(f.rest) > 0 {
 		return c, fmt.Errorf("%w: totals %x", storage.ErrCorrupted, row)
 	}
 	return c, nil
-}
-
-// sum adds two totals.
-func sum(a, b storage.Counters) storage.Counters {
-	return storage.Counters{
-		Refs: a.Refs + b.Refs, Blobs: a.Blobs + b.Blobs,
-		LogicalBytes: a.LogicalBytes + b.LogicalBytes, PhysicalBytes: a.PhysicalBytes + b.PhysicalBytes,
-	}
 }
 
 // fields reads a row field by field. After a field that is not there everything
@@ -208,20 +203,30 @@ func decodeMirror(key, value []byte) (storage.Mirror, error) {
 	return m, nil
 }
 
-// memberKey is the key of reference id in the list of one ID.
-func memberKey(id string, ref storage.UUID) []byte {
-	key := make([]byte, 0, len(id)+1+len(ref))
-	return append(append(append(key, id...), 0), ref[:]...)
-}
-
-// membership is a list that a reference is in, if its ID is set.
+// membership is a list that a reference is in.
 type membership struct {
 	table Table
-	id    string
+	of    string // ID, or the bytes of a digest
 }
 
-func memberships(m *storage.MediaMetadata) [4]membership {
-	return [...]membership{
-		{BySession, m.SessionID}, {ByConversation, m.ConversationID}, {ByRun, m.RunID}, {ByUser, m.UserID},
+// prefix is what the keys of the list begin with.
+func (m membership) prefix() []byte { return append([]byte(m.of), 0) }
+
+// key is that of a reference in the list.
+func (m membership) key(ref storage.UUID) []byte { return append(m.prefix(), ref[:]...) }
+
+// memberships are the lists of a digest and IDs, of those that are set.
+func memberships(digest storage.Digest, m *storage.MediaMetadata) []membership {
+	lists := make([]membership, 0, 5)
+	if !digest.IsZero() {
+		lists = append(lists, membership{ByDigest, string(digest[:])})
 	}
+	for _, m := range [...]membership{
+		{BySession, m.SessionID}, {ByConversation, m.ConversationID}, {ByRun, m.RunID}, {ByUser, m.UserID},
+	} {
+		if m.of != "" {
+			lists = append(lists, m)
+		}
+	}
+	return lists
 }

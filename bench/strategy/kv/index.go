@@ -16,7 +16,7 @@ import (
 
 // formatVersion is the version of everything in the package comment. Another one
 // is refused.
-const formatVersion = 1
+const formatVersion = 2
 
 var (
 	keyFormat       = []byte("format")
@@ -205,7 +205,7 @@ func (c *change) finish(lane byte) error {
 	if err != nil {
 		return err
 	}
-	return c.Put(Totals, key, EncodeTotals(sum(totals, c.delta)))
+	return c.Put(Totals, key, EncodeTotals(totals.Plus(c.delta)))
 }
 
 func readTotals(r Reader, key []byte) (storage.Counters, error) {

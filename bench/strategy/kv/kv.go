@@ -6,12 +6,14 @@
 //
 //	meta      "format"       -> format version, big-endian uint32
 //	          "organization" -> organization mode at the last open
-//	totals    one byte       -> references, blobs, logical and physical bytes as
-//	                            varints; the sum of all rows counts
+//	totals    one byte       -> references, blobs, logical and physical bytes, and
+//	                            references without conversation, session and run,
+//	                            as varints; the sum of all rows counts
 //	blobs     blob key       -> blob row
 //	refs      UUID           -> reference row
 //	by_session, by_conversation, by_run, by_user
 //	          ID 0x00 UUID   -> empty; only for IDs that are set
+//	by_digest digest 0x00 UUID -> empty; as storage.BlobRow.ListedDigest says
 //	unlinks   path           -> empty
 //	mirrors   UUID kind      -> blob key; kind is '+' for an addition, '-' for a
 //	                            tombstone
@@ -42,10 +44,11 @@ const (
 	ByUser
 	Unlinks
 	Mirrors
+	ByDigest
 )
 
 // AllTables lists the tables.
-var AllTables = [...]Table{Meta, Totals, Blobs, Refs, BySession, ByConversation, ByRun, ByUser, Unlinks, Mirrors}
+var AllTables = [...]Table{Meta, Totals, Blobs, Refs, BySession, ByConversation, ByRun, ByUser, Unlinks, Mirrors, ByDigest}
 
 // Row is a key and its value.
 type Row struct{ Key, Value []byte }
@@ -57,6 +60,8 @@ type Reader interface {
 	// From goes through a table from a key on, in order of the keys. A row is good
 	// until the next.
 	From(table Table, key []byte) iter.Seq2[Row, error]
+	// Before goes through the rows of a table before a key, the last first.
+	Before(table Table, key []byte) iter.Seq2[Row, error]
 }
 
 // Txn is a transaction. What it reads may or may not show its own changes.

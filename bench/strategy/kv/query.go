@@ -1,7 +1,6 @@
 package kv
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 
@@ -94,70 +93,9 @@ func allTotals(r Reader) (totals storage.Counters, err error) {
 		if err != nil {
 			return totals, err
 		}
-		totals = sum(totals, part)
+		totals = totals.Plus(part)
 	}
 	return totals, nil
-}
-
-// maxScan bounds the rows that one page looks at, as in boltindex.
-const maxScan = 1024
-
-// Refs is a page of references; see engine.Index.
-func (x *Index) Refs(ctx context.Context, filter storage.RefFilter, after storage.UUID, limit int) (page []storage.RefPair, next storage.UUID, more bool, err error) {
-	next = after
-	err = x.view(ctx, func(r Reader) error {
-		table, prefix := narrowest(&filter)
-		start := append(prefix, after[:]...)
-		scanned := 0
-		for row, err := range r.From(table, start) {
-			if err != nil {
-				return err
-			}
-			if !bytes.HasPrefix(row.Key, prefix) {
-				return nil
-			}
-			if len(row.Key) != len(start) || bytes.Equal(row.Key, start) {
-				continue // of a longer ID that begins with this one, or already seen
-			}
-			if len(page) == limit || scanned == maxScan {
-				more = true
-				return nil
-			}
-			scanned++
-			copy(next[:], row.Key[len(prefix):])
-			value := row.Value
-			if table != Refs {
-				var found bool
-				if value, found, err = r.Get(Refs, next[:]); err != nil {
-					return err
-				} else if !found {
-					return fmt.Errorf("%w: reference %s is listed and has no row", storage.ErrCorrupted, next)
-				}
-			}
-			ref, blob, err := readPair(r, next, value)
-			if err != nil {
-				return err
-			}
-			if filter.Matches(&ref.Metadata) {
-				page = append(page, storage.RefPair{Ref: ref, Blob: blob})
-			}
-		}
-		return nil
-	})
-	return page, next, more, err
-}
-
-// narrowest picks a table that holds every reference that filter lets through,
-// and what comes before the UUID in its keys.
-func narrowest(f *storage.RefFilter) (Table, []byte) {
-	for _, m := range memberships(&storage.MediaMetadata{
-		ConversationID: f.ConversationID, SessionID: f.SessionID, RunID: f.RunID, UserID: f.UserID,
-	}) {
-		if m.id != "" {
-			return m.table, append([]byte(m.id), 0)
-		}
-	}
-	return Refs, nil
 }
 
 // Blobs is a page of blobs; see engine.Index.

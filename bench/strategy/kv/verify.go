@@ -61,18 +61,14 @@ func (a *audit) references(r Reader) error {
 			return nil
 		}
 		a.refs[ref.Blob]++
-		a.sum.Refs++
-		a.sum.LogicalBytes += blob.Size
-		for _, m := range memberships(&ref.Metadata) {
-			if m.id == "" {
-				continue
-			}
+		a.sum.CountRef(&ref.Metadata, blob.Size, 1)
+		for _, m := range memberships(blob.ListedDigest(id), &ref.Metadata) {
 			a.members++
-			if _, found, err := r.Get(m.table, memberKey(m.id, id)); err != nil {
+			if _, found, err := r.Get(m.table, m.key(id)); err != nil {
 				return err
 			} else if !found {
 				a.report(storage.Finding{Kind: storage.FindingDangling, Ref: id.String(),
-					Detail: fmt.Sprintf("reference is not in the list %d of %q", m.table, m.id)})
+					Detail: fmt.Sprintf("reference is not in the list %d of %q", m.table, m.of)})
 			}
 		}
 		return nil
@@ -80,17 +76,17 @@ func (a *audit) references(r Reader) error {
 }
 
 // lists counts what the lists hold: with every reference in its lists, as many as
-// the references have IDs leave none that is of no reference.
+// the references should have leave none that is of no reference.
 func (a *audit) lists(r Reader) error {
 	var entries int64
-	for _, m := range memberships(&storage.MediaMetadata{}) {
-		if err := a.rows(r, m.table, func(Row) error { entries++; return nil }); err != nil {
+	for _, table := range [...]Table{BySession, ByConversation, ByRun, ByUser, ByDigest} {
+		if err := a.rows(r, table, func(Row) error { entries++; return nil }); err != nil {
 			return err
 		}
 	}
 	if entries != a.members {
 		a.report(storage.Finding{Kind: storage.FindingDangling,
-			Detail: fmt.Sprintf("lists of IDs have %d entries, the reference rows %d", entries, a.members)})
+			Detail: fmt.Sprintf("lists have %d entries, the reference rows %d", entries, a.members)})
 	}
 	return nil
 }

@@ -64,7 +64,7 @@ func (x *Index) Add(ctx context.Context, add *storage.Addition) (storage.BlobRow
 }
 
 func (x *Index) add(add *storage.Addition, row []any) (storage.BlobRow, error) {
-	delta := storage.Counters{Refs: 1}
+	var delta storage.Counters
 	blob, err := x.count(add.Ref.Blob, 1)
 	switch {
 	case errors.Is(err, sql.ErrNoRows) && !add.Staged:
@@ -78,7 +78,7 @@ func (x *Index) add(add *storage.Addition, row []any) (storage.BlobRow, error) {
 	if err != nil {
 		return blob, err
 	}
-	delta.LogicalBytes = blob.Size
+	delta.CountRef(&add.Ref.Metadata, blob.Size, 1)
 	if err := x.writer.exec(sqlInsertRef, row...); err != nil {
 		return blob, err
 	}
@@ -94,7 +94,8 @@ func (x *Index) count(key storage.BlobKey, by int) (storage.BlobRow, error) {
 }
 
 func (x *Index) total(delta storage.Counters) error {
-	return x.writer.exec(sqlTotals, delta.Refs, delta.Blobs, delta.LogicalBytes, delta.PhysicalBytes)
+	return x.writer.exec(sqlTotals, delta.Refs, delta.Blobs, delta.LogicalBytes, delta.PhysicalBytes,
+		delta.NoConversation, delta.NoSession, delta.NoRun)
 }
 
 // Remove ends a reference; see engine.Index.
@@ -121,7 +122,8 @@ func (x *Index) remove(id storage.ID) (storage.Removal, error) {
 	blob := pair.Blob
 	blob.Refs--
 	removal := storage.Removal{Found: true, Last: blob.Refs == 0, Blob: blob}
-	delta := storage.Counters{Refs: -1, LogicalBytes: -blob.Size}
+	var delta storage.Counters
+	delta.CountRef(&pair.Ref.Metadata, blob.Size, -1)
 	if removal.Last {
 		delta.Blobs, delta.PhysicalBytes = -1, -blob.Size
 		err = errors.Join(x.writer.exec(sqlDeleteBlob, []byte(blob.Key)), x.writer.exec(sqlOweUnlink, blob.Path))

@@ -87,9 +87,12 @@ func (x *Index) open(config *engine.IndexConfig) (err error) {
 		sqlDeleteRef, sqlInsertDebt, sqlDeleteDebt, sqlOweUnlink, sqlPayUnlink, sqlTotals, sqlReadPair); err != nil {
 		return err
 	}
-	reads := []string{sqlReadTotals, sqlReadBlob, sqlReadPair, sqlReadBlobs, sqlReadMirrors, sqlReadUnlinks, sqlReadPairs("")}
+	reads := []string{sqlReadTotals, sqlReadBlob, sqlReadPair, sqlReadBlobs, sqlReadMirrors, sqlReadUnlinks}
+	for _, by := range append([]string{"", byDigest}, idColumns[:]...) {
+		reads = append(reads, sqlReadPairs(by, false), sqlReadPairs(by, true))
+	}
 	for _, column := range idColumns {
-		reads = append(reads, sqlReadPairs(column))
+		reads = append(reads, sqlReadID(column))
 	}
 	return x.readers.prepare(reads...)
 }

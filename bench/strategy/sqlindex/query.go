@@ -1,6 +1,7 @@
 package sqlindex
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
@@ -64,11 +65,19 @@ func (x *Index) Refs(ctx context.Context, filter storage.RefFilter, after storag
 			break
 		}
 	}
-	err = x.readers.each(sqlReadPairs(by), func(row scanner) error {
+	args := []any{after[:], limit + 1, []byte(ids[0]), []byte(ids[1]), []byte(ids[2]), []byte(ids[3])}
+	if filter.Newest && after.IsZero() {
+		args[0] = bytes.Repeat([]byte{0xff}, len(after))
+	}
+	if !filter.Digest.IsZero() {
+		by = byDigest
+		args = append(args, filter.Digest[:], []byte(storage.DigestKey(filter.Digest)))
+	}
+	err = x.readers.each(sqlReadPairs(by, filter.Newest), func(row scanner) error {
 		pair, err := scanPair(row)
 		page = append(page, pair)
 		return err
-	}, after[:], limit+1, []byte(ids[0]), []byte(ids[1]), []byte(ids[2]), []byte(ids[3]))
+	}, args...)
 	if err != nil {
 		return nil, next, false, x.wrap(err)
 	}
@@ -79,6 +88,29 @@ func (x *Index) Refs(ctx context.Context, filter storage.RefFilter, after storag
 		next = page[len(page)-1].Ref.UUID
 	}
 	return page, next, more, nil
+}
+
+// IDs is a page of IDs; see engine.Index.
+func (x *Index) IDs(ctx context.Context, kind storage.IDKind, after string, limit int) ([]string, error) {
+	query := sqlReadID([...]string{
+		storage.ConversationIDs: "conversation", storage.SessionIDs: "session", storage.RunIDs: "run", storage.UserIDs: "user",
+	}[kind])
+	var page []string
+	for len(page) < limit {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		var id []byte
+		if err := x.readers.prepared[query].QueryRow([]byte(after)).Scan(&id); err != nil {
+			return nil, x.wrap(err)
+		}
+		if id == nil {
+			return page, nil
+		}
+		after = string(id)
+		page = append(page, after)
+	}
+	return page, ctx.Err()
 }
 
 // Blobs is a page of blobs; see engine.Index.
@@ -101,7 +133,8 @@ func (x *Index) Counters(ctx context.Context) (storage.Counters, error) {
 	if err := ctx.Err(); err != nil {
 		return c, err
 	}
-	err := x.readers.prepared[sqlReadTotals].QueryRow().Scan(&c.Refs, &c.Blobs, &c.LogicalBytes, &c.PhysicalBytes)
+	err := x.readers.prepared[sqlReadTotals].QueryRow().Scan(&c.Refs, &c.Blobs, &c.LogicalBytes, &c.PhysicalBytes,
+		&c.NoConversation, &c.NoSession, &c.NoRun)
 	return c, x.wrap(err)
 }
 

@@ -7,17 +7,20 @@
 // NUL for some of its functions. Times are microseconds since 1970 UTC.
 package sqlindex
 
+import "strings"
+
 // formatVersion is the version of the schema, kept as SQLite's user_version.
 // Another one is refused.
-const formatVersion = 1
+const formatVersion = 2
 
 const schema = `
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE totals (
 	id INTEGER PRIMARY KEY CHECK (id = 1), refs INTEGER NOT NULL, blobs INTEGER NOT NULL,
-	logical INTEGER NOT NULL, physical INTEGER NOT NULL
+	logical INTEGER NOT NULL, physical INTEGER NOT NULL,
+	no_conversation INTEGER NOT NULL, no_session INTEGER NOT NULL, no_run INTEGER NOT NULL
 );
-INSERT INTO totals VALUES (1, 0, 0, 0, 0);
+INSERT INTO totals VALUES (1, 0, 0, 0, 0, 0, 0, 0);
 CREATE TABLE blobs (
 	key BLOB PRIMARY KEY, path TEXT NOT NULL, organization TEXT NOT NULL, size INTEGER NOT NULL, crc INTEGER NOT NULL,
 	digest BLOB NOT NULL, mime TEXT NOT NULL, refs INTEGER NOT NULL, created INTEGER NOT NULL, accessed INTEGER NOT NULL
@@ -31,9 +34,11 @@ CREATE INDEX by_session ON refs (session) WHERE session <> x'';
 CREATE INDEX by_conversation ON refs (conversation) WHERE conversation <> x'';
 CREATE INDEX by_run ON refs (run) WHERE run <> x'';
 CREATE INDEX by_user ON refs (user) WHERE user <> x'';
+CREATE INDEX by_blob ON refs (blob);
+CREATE INDEX by_digest ON blobs (digest) WHERE digest <> x'';
 CREATE TABLE unlinks (path TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE mirrors (uuid BLOB, deleted INTEGER, blob BLOB NOT NULL, PRIMARY KEY (uuid, deleted)) WITHOUT ROWID;
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;
 `
 
 // Columns in the order in which rows are scanned.
@@ -59,20 +64,29 @@ const (
 	sqlDeleteDebt  = `DELETE FROM mirrors WHERE uuid = ?1 AND deleted = ?2`
 	sqlOweUnlink   = `INSERT INTO unlinks VALUES (?1)`
 	sqlPayUnlink   = `DELETE FROM unlinks WHERE path = ?1`
-	sqlTotals      = `UPDATE totals SET refs = refs + ?1, blobs = blobs + ?2, logical = logical + ?3, physical = physical + ?4`
-	sqlReadTotals  = `SELECT refs, blobs, logical, physical FROM totals`
+	sqlReadTotals  = `SELECT refs, blobs, logical, physical, no_conversation, no_session, no_run FROM totals`
 	sqlReadBlob    = `SELECT ` + blobColumns + ` FROM blobs WHERE key = ?1`
 	sqlReadPair    = pairs + `WHERE r.uuid = ?1`
 	sqlReadBlobs   = `SELECT ` + blobColumns + ` FROM blobs WHERE key > ?1 ORDER BY key LIMIT ?2`
 	sqlReadMirrors = `SELECT uuid, deleted, blob FROM mirrors`
 	sqlReadUnlinks = `SELECT path FROM unlinks`
+	sqlTotals      = `UPDATE totals SET refs = refs + ?1, blobs = blobs + ?2, logical = logical + ?3, physical = physical + ?4,
+		no_conversation = no_conversation + ?5, no_session = no_session + ?6, no_run = no_run + ?7`
 )
 
-// sqlReadPairs is a page of references after ?1, at most ?2, whose IDs are
-// ?3 to ?6 where these are not empty. The ID in column by is not empty, so that
-// its index can serve; without one the page comes from the table.
-func sqlReadPairs(by string) string {
-	query := pairs + `WHERE r.uuid > ?1`
+// sqlReadPairs is a page of references after ?1 in an order, at most ?2, whose IDs
+// are ?3 to ?6 where these are not empty. The ID in column by is not empty, so that
+// its index can serve; without one the page comes from the table. By byDigest, the
+// digest is ?7, and the key of its shared blob ?8.
+func sqlReadPairs(by string, newest bool) string {
+	query, order := pairs+`WHERE r.uuid > ?1`, ` ORDER BY r.uuid LIMIT ?2`
+	if newest {
+		query, order = pairs+`WHERE r.uuid < ?1`, ` ORDER BY r.uuid DESC LIMIT ?2`
+	}
+	if by == byDigest {
+		query = strings.Replace(query, `refs r`, `refs r INDEXED BY by_blob`, 1)
+		query += ` AND r.blob IN (SELECT ?8 UNION ALL SELECT key FROM blobs WHERE digest = ?7 AND digest <> x'')`
+	}
 	for i, column := range idColumns {
 		at := string(rune('3' + i))
 		if column == by {
@@ -81,7 +95,15 @@ func sqlReadPairs(by string) string {
 			query += ` AND (?` + at + ` = x'' OR r.` + column + ` = ?` + at + `)`
 		}
 	}
-	return query + ` ORDER BY r.uuid LIMIT ?2`
+	return query + order
 }
+
+// sqlReadID is the ID after ?1 in a column.
+func sqlReadID(column string) string {
+	return `SELECT min(` + column + `) FROM refs WHERE ` + column + ` > ?1 AND ` + column + ` <> x''`
+}
+
+// byDigest has no column of that name in refs.
+const byDigest = "digest"
 
 var idColumns = [...]string{"session", "conversation", "run", "user"}

@@ -24,6 +24,8 @@ var checks = [...]struct {
 	{storage.FindingCounter, `
 		SELECT refs || ' references, ' || blobs || ' blobs, ' || logical || ' and ' || physical || ' bytes' FROM totals
 		WHERE refs <> (SELECT count(*) FROM refs) OR blobs <> (SELECT count(*) FROM blobs)
+		OR no_conversation <> (SELECT count(*) FROM refs WHERE conversation = x'')
+		OR no_session <> (SELECT count(*) FROM refs WHERE session = x'') OR no_run <> (SELECT count(*) FROM refs WHERE run = x'')
 		OR logical <> (SELECT coalesce(sum(refs * size), 0) FROM blobs) OR physical <> (SELECT coalesce(sum(size), 0) FROM blobs)`,
 		"totals of %s are not the sum of the rows"},
 }
