@@ -87,6 +87,7 @@ var classes = [...]struct {
 	{ErrCorrupted, "corrupted"},
 	{ErrNotFound, "not_found"},
 	{ErrInvalidRef, "invalid_ref"},
+	{ErrInvalidQuery, "invalid_query"},
 	{ErrTooLarge, "too_large"},
 	{ErrInvalidMedia, "invalid_media"},
 	{ErrInvalidConfig, "invalid_config"},
