@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/mediabolt/mediabolt/bench/cell"
@@ -44,7 +45,7 @@ func page(lines []driver.Line, plots []plotted) []byte {
 	for _, p := range plots {
 		fmt.Fprintf(&b, "\n![%s](%s)\n", p.title, p.file)
 	}
-	promises(&b)
+	promises(&b, lines)
 	ratios(&b, lines)
 	ahead(&b, lines)
 	rivals(&b, lines)
@@ -74,11 +75,13 @@ func origins(b *bytes.Buffer, lines []driver.Line) {
 	}
 }
 
-// promises says what each strategy loses.
-func promises(b *bytes.Buffer) {
+// promises says what each strategy that was measured loses.
+func promises(b *bytes.Buffer, lines []driver.Line) {
 	fmt.Fprint(b, "\n## What the indexes keep\n\n| index | loses of what was acknowledged |\n|---|---|\n")
 	for _, s := range strategy.All() {
-		fmt.Fprintf(b, "| %s | %s |\n", s.Name, cmp.Or(s.Loses, "nothing"))
+		if slices.ContainsFunc(lines, func(l driver.Line) bool { return l.Cell.Index == s.Name }) {
+			fmt.Fprintf(b, "| %s | %s |\n", s.Name, cmp.Or(s.Loses, "nothing"))
+		}
 	}
 }
 
@@ -88,6 +91,9 @@ var floors = map[string]string{
 }
 
 func ratios(b *bytes.Buffer, lines []driver.Line) {
+	if !slices.ContainsFunc(lines, func(l driver.Line) bool { return l.Cell.Scope == cell.Floor }) {
+		return
+	}
 	fmt.Fprint(b, "\n## To the floors\n\n`create` is create, write, fdatasync and rename without an index; `sha256` hashes on all cores; "+
 		"`readfile` and `readfile-base64` read with os.ReadFile, and encode with the standard library. Above 1 the store is faster than its floor.\n\n"+
 		"| store | per second | floor | per second | ratio |\n|---|--:|---|--:|--:|\n")
@@ -131,6 +137,13 @@ func versus(lines []driver.Line, fn func(ours, other *driver.Line)) {
 	}
 }
 
+// alone says whether no cell was measured with another index too.
+func alone(lines []driver.Line) bool {
+	pairs := 0
+	versus(lines, func(*driver.Line, *driver.Line) { pairs++ })
+	return pairs == 0
+}
+
 // busy is with how many writers the indexes are said to be ahead or behind.
 const busy = 64
 
@@ -140,6 +153,9 @@ const visibly = 1.01
 
 // ahead says plainly where another index does better than ours.
 func ahead(b *bytes.Buffer, lines []driver.Line) {
+	if alone(lines) {
+		return
+	}
 	fmt.Fprintf(b, "\n## Where another index is ahead of %s, %d at the same time\n\n", ours, busy)
 	pairs, said := 0, 0
 	versus(lines, func(o, r *driver.Line) {
@@ -152,7 +168,7 @@ func ahead(b *bytes.Buffer, lines []driver.Line) {
 			said++
 		}
 		if visibly*float64(r.Latency.P99) < float64(o.Latency.P99) {
-			fmt.Fprintf(b, "- `%s` has %.2f times the p99 of %s: %s, %s.\n", r.Cell.Index, float64(r.Latency.P99)/float64(o.Latency.P99), ours, scopes[o.Cell.Scope], words(&o.Cell))
+			fmt.Fprintf(b, "- `%s` has %.2g times the p99 of %s: %s, %s.\n", r.Cell.Index, float64(r.Latency.P99)/float64(o.Latency.P99), ours, scopes[o.Cell.Scope], words(&o.Cell))
 			said++
 		}
 	})
@@ -168,6 +184,9 @@ var scopes = map[string]string{cell.Index: "an index alone", cell.Engine: "a who
 
 // rivals sets every index beside ours, in cells that are otherwise the same.
 func rivals(b *bytes.Buffer, lines []driver.Line) {
+	if alone(lines) {
+		return
+	}
 	fmt.Fprintf(b, "\n## To the other indexes\n\n| what | of | %s, per second | other | per second | ratio |\n|---|---|--:|---|--:|--:|\n", ours)
 	versus(lines, func(o, r *driver.Line) {
 		fmt.Fprintf(b, "| %s | %s | %.0f | %s | %.0f | %.2f |\n", words(&o.Cell), scopes[o.Cell.Scope], o.PerSecond, r.Cell.Index, r.PerSecond, o.PerSecond/r.PerSecond)
