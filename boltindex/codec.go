@@ -239,7 +239,9 @@ func (m membership) prefix() []byte {
 }
 
 // key is that of a reference in the list.
-func (m membership) key(ref storage.UUID) []byte { return append(m.prefix(), ref[:]...) }
+func (m membership) key(ref storage.UUID) []byte {
+	return append(append(make([]byte, 0, listHash+len(ref)), m.prefix()...), ref[:]...)
+}
 
 // The body of a log record is the version byte of rows and then, for every row,
 // the length of its key (bucket included) as uvarint, the key, the length of its

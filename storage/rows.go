@@ -85,8 +85,10 @@ func (b *BlobRow) NameHash() string {
 // NamedAfter says whether the blob's file bears the UUID of a reference: that of
 // the one that brought the bytes.
 func (b *BlobRow) NamedAfter(ref UUID) bool {
-	_, rest, _ := strings.Cut(path.Base(b.Path), "-")
-	return strings.HasPrefix(rest, ref.String())
+	var name [shortUUIDLength]byte // every Add asks, so without an allocation
+	shortEncoding.Encode(name[:], ref[:])
+	_, rest, _ := strings.Cut(b.Path[strings.LastIndexByte(b.Path, '/')+1:], "-")
+	return len(rest) >= len(name) && rest[:len(name)] == string(name[:])
 }
 
 // Founder is the UUID in the name of the blob's file. The reference of that UUID
