@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -229,5 +230,35 @@ func TestSectorsAreNotTorn(t *testing.T) {
 		require.False(t, isZero(sector), "a sector that was torn has no sums")
 	}
 	require.NoError(t, <-done)
+	require.NoError(t, x.Close())
+}
+
+// Pages whose sums are damaged can be used. That is logged once for all their uses,
+// and Verify says what to do.
+func TestDamagedSumsAreToldOnce(t *testing.T) {
+	dir := t.TempDir()
+	x := indexOf(t, dir)
+	fillRefs(t, x, 0, 50)
+	require.NoError(t, x.Close())
+	name := filepath.Join(dir, sumsName)
+	data, err := os.ReadFile(name)
+	require.NoError(t, err)
+	require.NoError(t, flipByte(name, data, sumSector+40))
+
+	var log bytes.Buffer
+	root, err := os.OpenRoot(dir)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, root.Close()) }()
+	x, err = Open(context.Background(), Config{Root: root, NoSync: true, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	require.NoError(t, err)
+	for i := range 50 {
+		removeRef(t, x, i)
+	}
+	// Once by the look before bbolt opens, once since.
+	require.Equal(t, 2, strings.Count(log.String(), "level=ERROR"), log.String())
+	findings, err := x.Verify(context.Background())
+	require.NoError(t, err)
+	require.Len(t, findings, 1)
+	require.Contains(t, findings[0].Detail, "remove this file")
 	require.NoError(t, x.Close())
 }

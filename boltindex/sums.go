@@ -60,6 +60,7 @@ type sums struct {
 	known   uint64            // the last transaction with sums
 	recent  map[uint64]uint32 // its sums
 	written uint64            // the transaction that sector 0 names
+	told    map[int64]bool    // damaged sectors that were logged
 
 	behind bool // bbolt has opened the state before that of sector 0
 }
@@ -79,7 +80,7 @@ func (x *Index) openSums(noSync bool) (_ *sums, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &sums{file: f, noSync: noSync, log: x.log}
+	s := &sums{file: f, noSync: noSync, log: x.log, told: map[int64]bool{}}
 	s.settled.L = &s.mu
 	defer func() {
 		if err != nil {
@@ -156,10 +157,21 @@ func (s *sums) read(n int64) ([]byte, error) {
 	}
 	want := binary.LittleEndian.Uint32(sector[sumSector-4:])
 	if got := sectorSum(n, sector); got != want && !isZero(sector) {
-		s.log.Error("sums of pages are damaged", "file", s.file.Name(), "sector", n)
+		s.tell(n)
 		clear(sector)
 	}
 	return sector, nil
+}
+
+// tell logs that a sector is damaged, once: every use of its pages comes by.
+func (s *sums) tell(n int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.told[n] {
+		s.told[n] = true
+		s.log.Error("sums of pages are damaged: remove the file while the store is closed, and the next opening makes it anew",
+			"file", s.file.Name(), "sector", n)
+	}
 }
 
 func isZero(data []byte) bool {
