@@ -190,7 +190,7 @@ func (x *Index) openBolt(name string, noSync bool) (db *bolt.DB, file *os.File, 
 		},
 	})
 	var errno syscall.Errno
-	if err != nil && !errors.Is(err, berrors.ErrTimeout) && !errors.As(err, &errno) {
+	if err != nil && !errors.Is(err, berrors.ErrTimeout) && !errors.Is(err, storage.ErrCorrupted) && !errors.As(err, &errno) {
 		// What is left is bbolt's own word for a file that it cannot use.
 		return nil, file, fmt.Errorf("%w: %w: restore %s from a backup", storage.ErrCorrupted, err, x.path)
 	}
