@@ -69,3 +69,8 @@ func (f *FileStore) Checkpoint(ctx context.Context) error {
 	defer leave()
 	return s.checkpoint(ctx, true)
 }
+
+// OriginsHeaderOf is the first entry of a record of origins of another version.
+func OriginsHeaderOf(magic string) []byte {
+	return sealOrigin(append([]byte(magic), make([]byte, originBody-len(magic))...), 0)
+}

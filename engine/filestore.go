@@ -62,6 +62,8 @@ type store struct {
 	ledger ledger
 	faults faultPoints
 	watch  *observer
+	// origins is what was adopted from where; its lock comes before all above.
+	origins origins
 }
 
 // maxStaged bounds the blobs between stage and publish, each of which holds a
@@ -171,7 +173,8 @@ func openStore(ctx context.Context, config FileStoreConfig) (_ *store, err error
 	if err != nil {
 		return nil, err
 	}
-	s := &store{cfg: cfg, slots: make(chan struct{}, maxStaged), faults: config.faults, watch: newObserver(&cfg)}
+	s := &store{cfg: cfg, slots: make(chan struct{}, maxStaged), faults: config.faults, watch: newObserver(&cfg),
+		origins: origins{turn: make(chan struct{}, 1)}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(storage.Classify(err), s.closeParts())
