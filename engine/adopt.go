@@ -131,7 +131,7 @@ func (a *Adoption) StoreReader(ctx context.Context, origins []string, r io.Reade
 	return ref, a.Record(context.WithoutCancel(ctx), ref, origins...)
 }
 
-// Record has origins lead to a reference. It is durable after Sync or Close; until
+// Record has origins lead to a reference, those that do not lead to one yet. It is durable after Sync or Close; until
 // then a crash makes the next adoption look for it by its label.
 func (a *Adoption) Record(ctx context.Context, ref *storage.StorageReference, origins ...string) error {
 	s, leave, err := a.f.enter(ctx)
@@ -147,7 +147,7 @@ func (a *Adoption) Record(ctx context.Context, ref *storage.StorageReference, or
 	defer s.origins.mu.Unlock()
 	for _, origin := range origins {
 		key := keyOfOrigin(origin)
-		if known, there := s.origins.known[key]; !there || known != id {
+		if _, there := s.origins.known[key]; !there {
 			s.origins.known[key] = id
 			s.origins.append(markOrigin, key, id)
 		}
