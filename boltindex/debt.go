@@ -19,7 +19,7 @@ func (x *Index) Debt(ctx context.Context) (storage.Debt, error) {
 	}
 	err := x.view(func(r *rows) error {
 		for k, v := range r.from(bucketMirrors, nil) {
-			m, err := decodeMirror(k, v)
+			m, err := storage.ParseMirror(k, storage.BlobKey(v))
 			if err != nil {
 				return err
 			}
@@ -51,7 +51,7 @@ func (x *Index) Settle(ctx context.Context, paid storage.Debt) error {
 
 func (t *txn) settle(paid *storage.Debt) {
 	for i := range paid.Mirrors {
-		t.delete(bucketMirrors, mirrorKey(&paid.Mirrors[i]))
+		t.delete(bucketMirrors, paid.Mirrors[i].Key())
 	}
 	for _, u := range paid.Unlinks {
 		t.delete(bucketUnlinks, []byte(u.Path))
