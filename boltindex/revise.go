@@ -55,7 +55,8 @@ func (t *txn) rewrite(before, ref *storage.RefRow) error {
 }
 
 // Move gives a blob another path, durably, and the organization mode of that. The
-// old path becomes an unlink to be done, and the whole sidecar is owed. Errors:
+// old path becomes an unlink to be done, the new one is none any more, and the whole
+// sidecar is owed. Errors:
 // ErrNotFound, ErrDiskSpace, ErrIO, ErrInDoubt, ErrCorrupted, or ctx's.
 func (x *Index) Move(ctx context.Context, key storage.BlobKey, path string, mode storage.OrganizationMode) (storage.BlobRow, error) {
 	var blob storage.BlobRow
@@ -80,6 +81,7 @@ func (t *txn) move(key storage.BlobKey, path string, mode storage.OrganizationMo
 	if !named {
 		return blob, fmt.Errorf("%w: blob %s: path %q is not named after a reference", storage.ErrInvalidRef, key, path)
 	}
+	t.delete(bucketUnlinks, []byte(path))
 	if err := t.put(bucketUnlinks, []byte(before.Path), nil); err != nil {
 		return blob, err
 	}

@@ -60,8 +60,8 @@ type Index interface {
 	// as it stands, or ErrNotFound.
 	Revise(ctx context.Context, id storage.ID, revise func(ref *storage.RefRow) bool) (storage.RefPair, error)
 	// Move gives a blob another path, which has not been used, and the organization
-	// mode of that, or is ErrNotFound. The old path becomes an Unlink; nothing has
-	// ended since.
+	// mode of that, or is ErrNotFound. The old path becomes an Unlink, the new one is
+	// none any more; nothing has ended since.
 	Move(ctx context.Context, key storage.BlobKey, path string, mode storage.OrganizationMode) (storage.BlobRow, error)
 	// Touch notes when a blob was read, to be written at some later time.
 	Touch(key storage.BlobKey, at time.Time)
@@ -70,7 +70,8 @@ type Index interface {
 	// every Remove and End of one of several, and for every Move; an Unlink for every
 	// other Remove and End, and for every Move.
 	Debt(ctx context.Context) (storage.Debt, error)
-	// Settle drops debt that has been paid.
+	// Owe adds to the debt, Settle drops what has been paid.
+	Owe(ctx context.Context, debt storage.Debt) error
 	Settle(ctx context.Context, paid storage.Debt) error
 
 	// Organization is the store's mode, as recorded.
@@ -139,6 +140,8 @@ type Blobs interface {
 	// Publish gives a staged blob its path; Published records that it has it.
 	Publish(ctx context.Context, key storage.BlobKey, path string) error
 	Published(key storage.BlobKey, path string)
+	// Link gives a blob at a path a second one, which was prepared.
+	Link(ctx context.Context, from, to string) error
 	// Open opens a blob, at its path or staged, and tells its size in bytes.
 	Open(ctx context.Context, key storage.BlobKey, path string) (storage.File, int64, error)
 	// OpenStaged opens what is staged under a key.
@@ -152,6 +155,9 @@ type Blobs interface {
 	// AppendSidecar and ReadSidecar write and read the mirror of the rows.
 	AppendSidecar(ctx context.Context, blob *storage.BlobRow, lines ...storage.SidecarLine) error
 	ReadSidecar(ctx context.Context, path string) (storage.Sidecar, error)
+	// ReplaceSidecar makes a sidecar anew, all at once, of lines that the first error
+	// ends.
+	ReplaceSidecar(ctx context.Context, blob *storage.BlobRow, lines iter.Seq2[storage.SidecarLine, error]) error
 	// RenewSidecar sees to it that the next Settle makes durable what a sidecar
 	// holds from an offset on, also where a sync of it has failed.
 	RenewSidecar(ctx context.Context, path string, from int64) error

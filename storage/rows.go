@@ -36,6 +36,16 @@ func (k BlobKey) Digest() (Digest, bool) {
 	return d, true
 }
 
+// UUID is the UUID that is the key of a blob of its own.
+func (k BlobKey) UUID() (UUID, bool) {
+	var u UUID
+	if len(k) != 1+len(u) || k[0] != keyUUID {
+		return u, false
+	}
+	copy(u[:], k[1:])
+	return u, true
+}
+
 // Valid says whether the key has one of the forms above.
 func (k BlobKey) Valid() bool {
 	return len(k) == 33 && k[0] == keyDigest || len(k) == 17 && k[0] == keyUUID

@@ -257,6 +257,7 @@ func testCancelled(f *fixture) {
 		"Due":          func() error { _, _, _, err := f.x.Due(ctx, creation(1), storage.Place{}, 10); return err },
 		"Usage":        func() error { _, err := f.x.Usage(ctx, storage.SessionIDs, "s"); return err },
 		"Debt":         func() error { _, err := f.x.Debt(ctx); return err },
+		"Owe":          func() error { return f.x.Owe(ctx, debt) },
 		"Settle":       func() error { return f.x.Settle(ctx, debt) },
 		"Verify":       func() error { _, err := f.x.Verify(ctx); return err },
 	}

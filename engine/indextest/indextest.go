@@ -65,6 +65,7 @@ func Run(t *testing.T, open func(t *testing.T, dir string) engine.Index) {
 		{"move to the name of another reference", testMoveNamed},
 		{"debt", testDebt},
 		{"settle", testSettle},
+		{"owe", testOwe},
 		{"settle much", testSettleMuch},
 		{"durability", testDurability},
 		{"size", testSize},

@@ -132,21 +132,45 @@ func (c *change) remove(ref *storage.RefRow, blob *storage.BlobRow) (storage.Rem
 	return storage.Removal{Found: true, Ref: *ref, Blob: *blob}, c.owe(&storage.Mirror{UUID: ref.UUID, Deleted: true, Blob: blob.Key})
 }
 
-// maxDebtPage bounds what one transaction of Settle removes of each kind, as in
+// maxDebtPage bounds what one transaction of Owe or Settle changes of each kind, as in
 // boltindex.
 const maxDebtPage = 1024
 
+// Owe adds to the debt; see engine.Index.
+func (x *Index) Owe(ctx context.Context, debt storage.Debt) error {
+	return x.inPages(ctx, debt, (*change).oweAll)
+}
+
 // Settle drops debt that has been paid; see engine.Index.
 func (x *Index) Settle(ctx context.Context, paid storage.Debt) error {
-	for len(paid.Mirrors) > 0 || len(paid.Unlinks) > 0 {
-		m, u := min(len(paid.Mirrors), maxDebtPage), min(len(paid.Unlinks), maxDebtPage)
-		page := storage.Debt{Mirrors: paid.Mirrors[:m], Unlinks: paid.Unlinks[:u]}
-		if err := x.change(ctx, func(c *change) error { return c.settle(&page) }); err != nil {
+	return x.inPages(ctx, paid, (*change).settle)
+}
+
+// inPages makes a change for all of a debt, some of it at a time.
+func (x *Index) inPages(ctx context.Context, debt storage.Debt, do func(*change, *storage.Debt) error) error {
+	for len(debt.Mirrors) > 0 || len(debt.Unlinks) > 0 {
+		m, u := min(len(debt.Mirrors), maxDebtPage), min(len(debt.Unlinks), maxDebtPage)
+		page := storage.Debt{Mirrors: debt.Mirrors[:m], Unlinks: debt.Unlinks[:u]}
+		if err := x.change(ctx, func(c *change) error { return do(c, &page) }); err != nil {
 			return x.wrap(err)
 		}
-		paid.Mirrors, paid.Unlinks = paid.Mirrors[m:], paid.Unlinks[u:]
+		debt.Mirrors, debt.Unlinks = debt.Mirrors[m:], debt.Unlinks[u:]
 	}
 	return ctx.Err()
+}
+
+func (c *change) oweAll(debt *storage.Debt) error {
+	for i := range debt.Mirrors {
+		if err := c.owe(&debt.Mirrors[i]); err != nil {
+			return err
+		}
+	}
+	for _, u := range debt.Unlinks {
+		if err := c.Put(Unlinks, []byte(u.Path), []byte{}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (c *change) settle(paid *storage.Debt) error {

@@ -73,6 +73,9 @@ func (c *change) move(key storage.BlobKey, path string, mode storage.Organizatio
 	if !named {
 		return blob, fmt.Errorf("%w: blob %s: path %q is not named after a reference", storage.ErrInvalidRef, key, path)
 	}
+	if err := c.Delete(Unlinks, []byte(path)); err != nil {
+		return blob, err
+	}
 	if err := c.Put(Unlinks, []byte(before.Path), []byte{}); err != nil {
 		return blob, err
 	}

@@ -234,26 +234,50 @@ func (x *Index) Move(ctx context.Context, key storage.BlobKey, path string, mode
 		if !named {
 			return fmt.Errorf("%w: blob %s: path %q is not named after a reference", storage.ErrInvalidRef, key, path)
 		}
-		return errors.Join(x.writer.exec(sqlOweUnlink, before.Path), x.owe(&owed))
+		return errors.Join(x.writer.exec(sqlPayUnlink, path), x.writer.exec(sqlOweUnlink, before.Path), x.owe(&owed))
 	})
 	return blob, x.wrap(err)
 }
 
-// maxDebtPage bounds what one transaction of Settle removes of each kind, as in
+// maxDebtPage bounds what one transaction of Owe or Settle changes of each kind, as in
 // boltindex.
 const maxDebtPage = 1024
 
+// Owe adds to the debt; see engine.Index.
+func (x *Index) Owe(ctx context.Context, debt storage.Debt) error {
+	return x.inPages(ctx, debt, x.oweAll)
+}
+
 // Settle drops debt that has been paid; see engine.Index.
 func (x *Index) Settle(ctx context.Context, paid storage.Debt) error {
-	for len(paid.Mirrors) > 0 || len(paid.Unlinks) > 0 {
-		m, u := min(len(paid.Mirrors), maxDebtPage), min(len(paid.Unlinks), maxDebtPage)
-		page := storage.Debt{Mirrors: paid.Mirrors[:m], Unlinks: paid.Unlinks[:u]}
-		if err := x.change(ctx, func() error { return x.settle(&page) }); err != nil {
+	return x.inPages(ctx, paid, x.settle)
+}
+
+// inPages makes a change for all of a debt, some of it at a time.
+func (x *Index) inPages(ctx context.Context, debt storage.Debt, do func(*storage.Debt) error) error {
+	for len(debt.Mirrors) > 0 || len(debt.Unlinks) > 0 {
+		m, u := min(len(debt.Mirrors), maxDebtPage), min(len(debt.Unlinks), maxDebtPage)
+		page := storage.Debt{Mirrors: debt.Mirrors[:m], Unlinks: debt.Unlinks[:u]}
+		if err := x.change(ctx, func() error { return do(&page) }); err != nil {
 			return x.wrap(err)
 		}
-		paid.Mirrors, paid.Unlinks = paid.Mirrors[m:], paid.Unlinks[u:]
+		debt.Mirrors, debt.Unlinks = debt.Mirrors[m:], debt.Unlinks[u:]
 	}
 	return ctx.Err()
+}
+
+func (x *Index) oweAll(debt *storage.Debt) error {
+	for i := range debt.Mirrors {
+		if err := x.owe(&debt.Mirrors[i]); err != nil {
+			return err
+		}
+	}
+	for _, u := range debt.Unlinks {
+		if err := x.writer.exec(sqlOweUnlink, u.Path); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (x *Index) settle(paid *storage.Debt) error {

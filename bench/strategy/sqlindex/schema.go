@@ -70,9 +70,9 @@ const (
 	sqlReadUsage   = `SELECT refs, bytes FROM usage WHERE kind = ?1 AND id = ?2`
 	sqlReadDue     = pairs + `WHERE (r.expires, r.uuid) > (?1, ?2) AND r.expires < ?3 ORDER BY r.expires, r.uuid LIMIT ?4`
 	sqlDeleteRef   = `DELETE FROM refs WHERE uuid = ?1`
-	sqlInsertDebt  = `INSERT INTO mirrors VALUES (?1, ?2)`
+	sqlInsertDebt  = `INSERT OR REPLACE INTO mirrors VALUES (?1, ?2)`
 	sqlDeleteDebt  = `DELETE FROM mirrors WHERE line = ?1`
-	sqlOweUnlink   = `INSERT INTO unlinks VALUES (?1)`
+	sqlOweUnlink   = `INSERT OR IGNORE INTO unlinks VALUES (?1)`
 	sqlPayUnlink   = `DELETE FROM unlinks WHERE path = ?1`
 	sqlReadTotals  = `SELECT refs, blobs, logical, physical, no_conversation, no_session, no_run FROM totals`
 	sqlReadBlob    = `SELECT ` + blobColumns + ` FROM blobs WHERE key = ?1`
