@@ -9,7 +9,7 @@ import (
 	"github.com/mediabolt/mediabolt/storage"
 )
 
-// Delete ends a reference, and removes the blob's file with the last one. Once
+// Delete ends a reference, or takes one from its count if that is more than one, and removes the blob's file with the last one. Once
 // the end is durable Delete is a success; a file that cannot be removed then is
 // logged and tried again at every checkpoint and opening. See
 // storage.MediaStorageService.
@@ -61,6 +61,10 @@ func (s *store) delete(ctx context.Context, id storage.ID) (storage.Removal, err
 
 // payRemoval does to the tree what a committed removal owes.
 func (s *store) payRemoval(ctx context.Context, id storage.UUID, r *storage.Removal) {
+	if r.Counted {
+		s.mirror(ctx, &r.Blob, &storage.SidecarLine{Ref: &r.Ref})
+		return
+	}
 	if !r.Last {
 		s.mirror(ctx, &r.Blob, &storage.SidecarLine{Deleted: id})
 		return
