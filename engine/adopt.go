@@ -113,22 +113,41 @@ func (f *FileStore) FindOrigin(ctx context.Context, origins ...string) (_ *stora
 	return nil, false, nil
 }
 
-// StoreReader is FileStore.StoreReader for content that has a path elsewhere: the
-// first of the origins becomes the label AdoptedFrom, and all of them lead to the
-// reference. None of them may have been found.
-func (a *Adoption) StoreReader(ctx context.Context, origins []string, r io.Reader, info storage.MediaInfo, metadata storage.MediaMetadata) (*storage.StorageReference, error) {
-	if len(origins) == 0 || origins[0] == "" {
+// Arrival is content that an adoption takes in.
+type Arrival struct {
+	// Origins are paths that it has elsewhere, none of which has been found. The
+	// first becomes the label AdoptedFrom, and all of them lead to the reference.
+	Origins []string
+	// Count is how many references there were, where they cannot be told apart: as
+	// many calls of Delete end the one that they become; see SetCount. Default: 1.
+	Count    int64
+	Info     storage.MediaInfo
+	Metadata storage.MediaMetadata
+}
+
+// StoreReader is FileStore.StoreReader for content that has a path elsewhere.
+func (a *Adoption) StoreReader(ctx context.Context, r io.Reader, in Arrival) (*storage.StorageReference, error) {
+	if len(in.Origins) == 0 || in.Origins[0] == "" {
 		return nil, fmt.Errorf("%w: no origin", storage.ErrInvalidMedia)
 	}
+	if in.Count < 0 {
+		return nil, fmt.Errorf("%w: a count of %d", storage.ErrInvalidMedia, in.Count)
+	}
 	labels := map[string]string{}
-	maps.Copy(labels, metadata.Labels)
-	labels[AdoptedFrom] = originLabel(origins[0])
-	metadata.Labels = labels
-	ref, err := a.f.StoreReader(ctx, r, info, metadata)
+	maps.Copy(labels, in.Metadata.Labels)
+	labels[AdoptedFrom] = originLabel(in.Origins[0])
+	in.Metadata.Labels = labels
+	ref, err := a.f.put(ctx, in.Info, in.Metadata, func(s *store) (*payload, string, error) {
+		p, err := s.fromReader(ctx, r, knownSize(r))
+		if err == nil && in.Count > 1 {
+			p.count = in.Count
+		}
+		return p, "", err
+	})
 	if err != nil {
 		return nil, err
 	}
-	return ref, a.Record(context.WithoutCancel(ctx), ref, origins...)
+	return ref, a.Record(context.WithoutCancel(ctx), ref, in.Origins...)
 }
 
 // Record has origins lead to a reference, those that do not lead to one yet. It is durable after Sync or Close; until

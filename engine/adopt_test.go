@@ -29,7 +29,7 @@ func mustAdopt(t testing.TB, a *engine.Adoption, paths []string) map[string]stri
 	t.Helper()
 	ids := map[string]string{}
 	for i, p := range paths {
-		ref, err := a.StoreReader(context.Background(), []string{p}, bytes.NewReader(bytesOf(100+i, byte(i))), storage.MediaInfo{}, storage.MediaMetadata{})
+		ref, err := a.StoreReader(context.Background(), bytes.NewReader(bytesOf(100+i, byte(i))), engine.Arrival{Origins: []string{p}})
 		require.NoError(t, err)
 		ids[p] = ref.ID
 	}
@@ -186,6 +186,30 @@ func TestRecordThatCannotBeWritten(t *testing.T) {
 		require.Error(t, a.Close())
 	})
 	setup(t, config, func(f *engine.FileStore) { requireResolved(t, f, ids) })
+}
+
+// What cannot be told apart elsewhere is one reference that several deletions end.
+func TestAdoptedCount(t *testing.T) {
+	ctx := context.Background()
+	config := engine.FileStoreConfig{BaseDir: t.TempDir(), EnableDeduplication: true}
+	f := mustOpen(t, config)
+	a, err := f.Adopt(ctx)
+	require.NoError(t, err)
+	_, err = a.StoreReader(ctx, strings.NewReader("x"), engine.Arrival{})
+	require.ErrorIs(t, err, storage.ErrInvalidMedia)
+	_, err = a.StoreReader(ctx, strings.NewReader("x"), engine.Arrival{Origins: []string{"/x"}, Count: -1})
+	require.ErrorIs(t, err, storage.ErrInvalidMedia)
+	ref, err := a.StoreReader(ctx, strings.NewReader("x"), engine.Arrival{Origins: []string{"/x"}, Count: 3})
+	require.NoError(t, err)
+	require.NoError(t, a.Close())
+	for left := int64(3); left > 0; left-- {
+		require.Equal(t, left, mustStat(t, f, ref).Count)
+		require.NoError(t, f.Delete(ctx, ref))
+		require.NoError(t, f.Close())
+		f = mustOpen(t, config)
+	}
+	_, err = f.Stat(ctx, ref)
+	require.ErrorIs(t, err, storage.ErrNotFound)
 }
 
 func TestOneAdoptionAtATime(t *testing.T) {

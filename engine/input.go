@@ -34,6 +34,7 @@ type payload struct {
 	size   int64
 	crc    uint32 // of a spool
 	digest storage.Digest
+	count  int64 // of the reference, where it stands for several, otherwise 0
 }
 
 func (p *payload) free() {

@@ -121,7 +121,7 @@ func (s *store) addition(p *payload, declared storage.MediaInfo, metadata storag
 		metadata.CreatedAt = metadata.CreatedAt.UTC().Truncate(1000)
 	}
 	return &storage.Addition{
-		Ref: storage.RefRow{UUID: id.UUID, Blob: key, Type: info.Type, MimeType: info.MimeType, Metadata: metadata},
+		Ref: storage.RefRow{UUID: id.UUID, Blob: key, Type: info.Type, MimeType: info.MimeType, Metadata: metadata, Count: p.count},
 		Blob: storage.BlobRow{
 			Key: key, Path: path.Join(blobs.Dir(s.cfg.Organization, &metadata), blobs.FileName(id, info.MimeType)),
 			Organization: s.cfg.Organization, Size: p.size, CRC: p.crc, Digest: p.digest, MimeType: info.MimeType,

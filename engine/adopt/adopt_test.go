@@ -34,7 +34,8 @@ func TestPromptKit(t *testing.T) {
 	require.Equal(t, storage.MediaMetadata{
 		RunID: "r1", ConversationID: "c1", SessionID: "s1", MessageIndex: 3, ContentIndex: 1,
 		CreatedAt: time.Date(2026, 3, 1, 12, 30, 0, 500_000_000, time.UTC),
-		Labels:    map[string]string{"provider_id": "openai", "policy_name": "retain-30days", engine.AdoptedFrom: old},
+		Policy:    "retain-30days",
+		Labels:    map[string]string{"provider_id": "openai", engine.AdoptedFrom: old},
 	}, e.Metadata)
 	require.Equal(t, "image/png", e.MimeType)
 	require.Equal(t, png("a"), mustRead(t, f, ref.ID))
@@ -109,6 +110,9 @@ func TestPromptKitOddities(t *testing.T) {
 	misplaced := "sessions/s1/" + filepath.Base(k.dedupPut("s1", ".png", png("misplaced"), elsewhere))
 	pcm := append([]byte("RIFF\x2c\x00\x00\x00WAVEfmt "), make([]byte, 30)...)
 	sound := "sessions/s1/" + filepath.Base(k.dedupPut("s1", ".wav", pcm, map[string]any{"session_id": "s1", "mime_type": "audio/pcm", "size_bytes": len(pcm) - 44}))
+	forever := kitMeta("s1")
+	forever["policy_name"] = "forever"
+	policy := "sessions/s1/" + filepath.Base(k.dedupPut("s1", ".png", png("policy"), forever))
 	sized := "sessions/s1/" + filepath.Base(k.dedupPut("s1", ".png", png("sized"), map[string]any{"session_id": "s1", "mime_type": "image/png", "size_bytes": 5}))
 	typed := "sessions/s1/" + filepath.Base(k.dedupPut("s1", ".png", []byte("plain words, no picture"), kitMeta("s1")))
 	k.index[strings.Repeat("a", 64)] = "/etc/passwd"
@@ -129,7 +133,7 @@ func TestPromptKitOddities(t *testing.T) {
 	}{
 		good: {adopt.Taken, ""}, wrong: {adopt.Left, adopt.OddHash}, gone: {adopt.Left, adopt.OddMissing}, lost: {adopt.Left, adopt.OddMissing},
 		bare: {adopt.Taken, adopt.OddMetadata}, torn: {adopt.Taken, adopt.OddMetadata}, split: {adopt.Taken, ""},
-		misplaced: {adopt.Taken, adopt.OddPlace}, sound: {adopt.Taken, ""}, sized: {adopt.Taken, adopt.OddSize}, typed: {adopt.Taken, adopt.OddType},
+		misplaced: {adopt.Taken, adopt.OddPlace}, sound: {adopt.Taken, ""}, sized: {adopt.Taken, adopt.OddSize}, typed: {adopt.Taken, adopt.OddType}, policy: {adopt.Taken, adopt.OddMetadata},
 		"sessions/s1/half.png.tmp": {adopt.Left, adopt.OddLitter}, "store-stream-1234.tmp": {adopt.Left, adopt.OddLitter},
 		"notes.txt": {adopt.Left, adopt.OddPlace}, "sessions/s1/deep/er.png": {adopt.Left, adopt.OddPlace}, "sessions/s1/link.png": {adopt.Left, adopt.OddSpecial},
 	} {
@@ -139,8 +143,8 @@ func TestPromptKitOddities(t *testing.T) {
 			require.Equal(t, hexOf(mustRead(t, f, items[path].Reference)), items[path].SHA256, path)
 		}
 	}
-	require.Equal(t, 8, r.Taken)
-	require.Len(t, entries(t, f), 8, "nothing is kept of what was left")
+	require.Equal(t, 9, r.Taken)
+	require.Len(t, entries(t, f), 9, "nothing is kept of what was left")
 	require.Equal(t, "s2", mustStat(t, f, items[bare].Reference).Metadata.SessionID)
 	require.Equal(t, "c9", mustStat(t, f, items[torn].Reference).Metadata.ConversationID)
 	require.Equal(t, "a/b", mustStat(t, f, items[split].Reference).Metadata.RunID)
@@ -170,7 +174,7 @@ func TestPromptKitIndexCutShort(t *testing.T) {
 
 func TestJSON(t *testing.T) {
 	j := newJSONStore(t)
-	j.put("s1/c1/a.png", png("a"), 1)
+	j.put("s1/c1/a.png", png("a"), 3)
 	j.put("s1/c1/wrong.png", png("wrong"), 1)
 	write(t, j.dir, "s1/c1/wrong.png", png("WRONG"))
 	j.put("s1/c1/short.png", png("short"), 1)
@@ -210,6 +214,7 @@ func TestJSON(t *testing.T) {
 	require.Equal(t, adopt.OddBookkept, items["s1/c1/a.png.meta"].Odd)
 	require.Equal(t, 2, r.Taken)
 	e := mustStat(t, f, items["s1/c1/a.png"].Reference)
+	require.Equal(t, int64(3), e.Count)
 	require.Equal(t, "s1", e.Metadata.SessionID)
 	require.Equal(t, "c1", e.Metadata.ConversationID)
 	require.Equal(t, time.Date(2026, 3, 1, 12, 30, 0, 0, time.UTC), e.Metadata.CreatedAt)

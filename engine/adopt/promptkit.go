@@ -9,6 +9,7 @@ import (
 	"io"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -48,11 +49,14 @@ const (
 // kitDirs are the directories of the three kinds of ID.
 var kitDirs = []string{"sessions", "conversations", "runs"}
 
-// Labels of what PromptKit knows of media and a store has no field for.
+// Labels of what PromptKit knows of media and a store has no field for, or no use.
 const (
 	providerLabel = "provider_id"
 	policyLabel   = "policy_name"
 )
+
+// kitPolicy is what PromptKit takes for a policy; it deletes nothing under another.
+var kitPolicy = regexp.MustCompile(`^(delete-after-[0-9]{1,9}min|retain-[0-9]{1,9}(hours|days))$`)
 
 // kitMeta is a .meta file.
 type kitMeta struct {
@@ -243,10 +247,14 @@ func (c *candidate) apply(m kitMeta, place []string) {
 		c.metadata.CreatedAt = t
 	}
 	c.metadata.Labels = map[string]string{}
-	for label, value := range map[string]string{providerLabel: m.ProviderID, policyLabel: m.PolicyName} {
-		if value != "" {
-			c.metadata.Labels[label] = value
-		}
+	if m.ProviderID != "" {
+		c.metadata.Labels[providerLabel] = m.ProviderID
+	}
+	if kitPolicy.MatchString(m.PolicyName) {
+		c.metadata.Policy = m.PolicyName
+	} else if m.PolicyName != "" {
+		c.metadata.Labels[policyLabel] = m.PolicyName
+		c.note(OddMetadata, "policy %.80q is none that PromptKit keeps to: it is kept as a label", m.PolicyName)
 	}
 	c.declare(m.MIMEType)
 	wrapped := false

@@ -131,7 +131,7 @@ func (t *taker) take(ctx context.Context, c *candidate) (k taking) {
 	if t.adoption == nil {
 		err = in.drain(ctx)
 	} else {
-		k.ref, err = t.adoption.StoreReader(ctx, c.origins, in, c.info, c.metadata)
+		k.ref, err = t.adoption.StoreReader(ctx, in, engine.Arrival{Origins: c.origins, Count: c.count, Info: c.info, Metadata: c.metadata})
 	}
 	in.close()
 	k.taken(in, err)
