@@ -90,8 +90,9 @@ type Progress struct {
 	Bytes, TotalBytes int64 // of files
 }
 
-// validate answers ErrInvalidConfig, naming the field.
-func (o *Options) validate() error {
+// Check answers ErrInvalidConfig, naming the field, for options that Adopt would
+// refuse before it looks at the source.
+func (o *Options) Check() error {
 	invalid := func(format string, args ...any) error {
 		return fmt.Errorf("%w: %s", storage.ErrInvalidConfig, fmt.Sprintf(format, args...))
 	}
@@ -138,7 +139,7 @@ func Adopt(ctx context.Context, store *engine.FileStore, o Options) iter.Seq2[It
 var errStopped = errors.New("stopped")
 
 func run(ctx context.Context, store *engine.FileStore, o Options, yield func(Item) bool) (err error) {
-	if err := o.validate(); err != nil {
+	if err := o.Check(); err != nil {
 		return err
 	}
 	if store == nil && !o.DryRun {
