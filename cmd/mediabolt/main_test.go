@@ -44,6 +44,7 @@ func liar() {
 //	lines FILE N                  FILE has N lines, all of them JSON objects
 //	lock DIR, unlock DIR          opens a store in the test's own process, closes it
 //	flip FILE                     changes one bit in the middle of FILE
+//	doctor ARG…                   runs 'mediabolt doctor', which may find no problem but with the filesystem
 //	interrupt DIR                 stores an endless stream into DIR and interrupts that
 func TestScripts(t *testing.T) {
 	media, err := filepath.Abs(filepath.Join("..", "..", "testdata", "media"))
@@ -59,7 +60,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": exits, "json": checkField, "field": setField, "lines": countLines,
-			"lock": lock, "unlock": unlock, "flip": flip, "interrupt": interrupt,
+			"lock": lock, "unlock": unlock, "flip": flip, "interrupt": interrupt, "doctor": runDoctor,
 		},
 	})
 }
@@ -168,6 +169,21 @@ func flip(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	data[len(data)/2] ^= 1
 	ts.Check(os.WriteFile(path, data, 0o600))
+}
+
+// runDoctor is for directories of tests, which may be in memory.
+func runDoctor(ts *testscript.TestScript, neg bool, args []string) {
+	wantArgs(ts, neg, args, 0)
+	err := ts.Exec("mediabolt", append([]string{"doctor"}, args...)...)
+	code := exitCode(ts, err)
+	if code != exitOK && code != exitDamage {
+		ts.Fatalf("exit code %d", code)
+	}
+	for line := range strings.Lines(ts.ReadFile("stdout")) {
+		if strings.Contains(line, "PROBLEM") && !strings.HasPrefix(line, "  filesystem ") {
+			ts.Fatalf("a problem: %s", line)
+		}
+	}
 }
 
 // interrupt waits until the stream is partly on disk, then sends the signal
