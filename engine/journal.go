@@ -149,7 +149,7 @@ func (j *journal[R]) readHead(f *os.File) (int64, error) {
 		return 0, j.wrap(err)
 	}
 	var e journalEnd
-	line := append(bytes.TrimRight(head[:journalHead-1], " "), '\n')
+	line := append(bytes.TrimRight(bytes.Clone(head[:journalHead-1]), " "), '\n')
 	if err := parseRecord(line, &e); err != nil {
 		return 0, j.inLine(1, err)
 	}
