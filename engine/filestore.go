@@ -14,7 +14,8 @@
 // # Life of a Delete
 //
 // The commit ends the reference and, with the last one, the blob's row, and
-// records the file as an unlink that is owed. Then the files go (delete.go).
+// records the file as an unlink that is owed. Then the files go (delete.go). Where
+// a hold is on the reference there is no commit (held.go).
 package engine
 
 import (
@@ -46,8 +47,8 @@ type FileStore struct {
 	users  sync.WaitGroup // calls under way; Add only while mu is held and closed is false
 }
 
-// store is an open store. Locks are taken in this order: a blob key's, then
-// ledger.mu; the ones inside index and blobs come last and are let go before
+// store is an open store. Locks are taken in this order: holds.mu, a blob key's,
+// then ledger.mu; the ones inside index and blobs come last and are let go before
 // those packages return.
 type store struct {
 	cfg   FileStoreConfig
@@ -56,6 +57,7 @@ type store struct {
 	index Index
 	blobs Blobs
 	mint  mint
+	holds holds
 	keys  keyLocks
 	// slots bounds how many blobs are between stage and publish.
 	slots  chan struct{}
@@ -213,6 +215,7 @@ func openStore(ctx context.Context, config FileStoreConfig) (_ *store, err error
 	if cfg.decorate != nil {
 		s.index, s.blobs = cfg.decorate(s.index, s.blobs)
 	}
+	s.openHolds()
 	if err := s.recover(ctx); err != nil {
 		return nil, fmt.Errorf("recover: %w", err)
 	}
