@@ -12,6 +12,8 @@ const (
 	FaultPublished = faultPublished
 	FaultRemoved   = faultRemoved
 	FaultSettled   = faultSettled
+	FaultLinked    = faultLinked
+	FaultMoved     = faultMoved
 )
 
 // WithFaults is config with fn called at every fault point.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/mediabolt/mediabolt/blobs"
 	"github.com/mediabolt/mediabolt/storage"
@@ -98,9 +99,20 @@ func (h *holds) compact() error {
 	return nil
 }
 
-// removeUnheld ends a reference, as Index.Remove, unless that is held. Every deletion
-// goes through it, but for that of a Store that takes back its own reference.
+// removeUnheld is Index.Remove of a reference unless that is held. Every deletion
+// goes through it or endUnheld, but for that of a Store that takes back its own
+// reference.
 func (s *store) removeUnheld(ctx context.Context, id storage.ID) (storage.Removal, error) {
+	return s.unheld(ctx, id, func() (storage.Removal, error) { return s.index.Remove(ctx, id) })
+}
+
+// endUnheld is Index.End of a reference unless that is held.
+func (s *store) endUnheld(ctx context.Context, id storage.ID, due time.Time) (storage.Removal, error) {
+	return s.unheld(ctx, id, func() (storage.Removal, error) { return s.index.End(ctx, id, due) })
+}
+
+// unheld ends a reference by end unless it is held.
+func (s *store) unheld(ctx context.Context, id storage.ID, end func() (storage.Removal, error)) (storage.Removal, error) {
 	h := &s.holds
 	h.mu.RLock()
 	defer h.mu.RUnlock()
@@ -116,7 +128,7 @@ func (s *store) removeUnheld(ctx context.Context, id storage.ID) (storage.Remova
 			return storage.Removal{}, err
 		}
 	}
-	return s.index.Remove(ctx, id)
+	return end()
 }
 
 // heldBy is ErrHeld, naming hold and target, where a reference is held, and another
