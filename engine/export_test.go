@@ -46,6 +46,7 @@ func (f *FileStore) Abandon() error {
 	if s == nil {
 		return nil
 	}
+	s.erasures.stop()
 	s.ledger.stop()
 	return s.closeParts()
 }

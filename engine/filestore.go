@@ -60,10 +60,11 @@ type store struct {
 	holds holds
 	keys  keyLocks
 	// slots bounds how many blobs are between stage and publish.
-	slots  chan struct{}
-	ledger ledger
-	faults faultPoints
-	watch  *observer
+	slots    chan struct{}
+	ledger   ledger
+	erasures erasures
+	faults   faultPoints
+	watch    *observer
 }
 
 // maxStaged bounds the blobs between stage and publish, each of which holds a
@@ -216,10 +217,12 @@ func openStore(ctx context.Context, config FileStoreConfig) (_ *store, err error
 		s.index, s.blobs = cfg.decorate(s.index, s.blobs)
 	}
 	s.openHolds()
+	s.openErasures()
 	if err := s.recover(ctx); err != nil {
 		return nil, fmt.Errorf("recover: %w", err)
 	}
 	s.ledger.start(s)
+	s.startErasures()
 	cfg.Logger.Debug("opened", "store", cfg.BaseDir, "organization", s.cfg.Organization, "took", time.Since(begun))
 	return s, nil
 }
@@ -260,6 +263,7 @@ func syncAbove(dir string) error {
 
 func (s *store) close() error {
 	begun := time.Now()
+	s.erasures.stop()
 	s.ledger.stop()
 	err := s.checkpoint(context.Background(), true)
 	if err == nil {

@@ -99,6 +99,13 @@ func (h *holds) compact() error {
 	return nil
 }
 
+// known is an error where it is not known what is held.
+func (h *holds) known() error {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return h.unknown
+}
+
 // removeUnheld is Index.Remove of a reference unless that is held. Every deletion
 // goes through it or endUnheld, but for that of a Store that takes back its own
 // reference.
@@ -177,5 +184,10 @@ func (v *verification) holds() error {
 	if err == nil {
 		return nil
 	}
-	return v.report(storage.Finding{Kind: storage.FindingJournal, Path: blobs.ControlDir + "/" + holdsFile, Detail: err.Error()})
+	return v.report(journalFinding(holdsFile, err))
+}
+
+// journalFinding is what Verify says of a journal that is damaged.
+func journalFinding(name string, err error) storage.Finding {
+	return storage.Finding{Kind: storage.FindingJournal, Path: blobs.ControlDir + "/" + name, Detail: err.Error()}
 }
