@@ -102,6 +102,22 @@ func TestStrictCuts(t *testing.T) {
 	}
 }
 
+// After a cut at any event of a workload of holds, what was acknowledged of them is
+// so: what is held cannot be deleted, and what was released is no longer held.
+func TestStrictCutsOfHolds(t *testing.T) {
+	requireFUSE(t)
+	seed := freshSeed(t)
+	plan := strict.Plan{Every: 1, Seeds: 4, Seed: seed, Max: 3}
+	if os.Getenv(proofEnv) == "" {
+		plan.Every, plan.Seeds = 3, 2
+	}
+	run := &strict.Run{Seed: seed, Use: workload.RunHolds, Scratch: scratch(t)}
+	rec, err := run.Record(context.Background())
+	require.NoError(t, err)
+	defer func() { require.NoError(t, rec.Close()) }()
+	tryCuts(t, rec, plan)
+}
+
 func tryCuts(t *testing.T, rec *strict.Recording, plan strict.Plan) {
 	t.Helper()
 	out, err := rec.Try(context.Background(), plan)

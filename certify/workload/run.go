@@ -30,13 +30,23 @@ import (
 // What the store answers is in the journal; an operation that fails does not
 // end the run. An error is ctx's.
 func Run(ctx context.Context, target Target, seed uint64, journal *Journal) error {
-	s := &script{target: target, journal: journal, seed: seed, rand: rand.New(rand.NewPCG(seed, 1))}
+	s := newScript(target, seed, journal)
 	s.session(ctx, engine.FileStoreConfig{EnableDeduplication: true}, s.first)
 	s.session(ctx, engine.FileStoreConfig{EnableDeduplication: true}, s.heal)
 	s.session(ctx, engine.FileStoreConfig{EnableDeduplication: true}, s.hold)
 	s.session(ctx, engine.FileStoreConfig{Organization: storage.OrganizationByRun}, s.single)
 	s.session(ctx, engine.FileStoreConfig{Organization: storage.OrganizationFlat, EnableDeduplication: true, NoSyncFS: true}, s.mixed)
 	s.session(ctx, engine.FileStoreConfig{Organization: storage.OrganizationByConversation, EnableDeduplication: true}, s.mixed)
+	return ctx.Err()
+}
+
+// RunHolds is the part of Run that has holds alone, twice, so short that it can be
+// cut after each of its events.
+func RunHolds(ctx context.Context, target Target, seed uint64, journal *Journal) error {
+	s := newScript(target, seed, journal)
+	for range 2 {
+		s.session(ctx, engine.FileStoreConfig{EnableDeduplication: true}, s.hold)
+	}
 	return ctx.Err()
 }
 
@@ -58,6 +68,10 @@ type script struct {
 	rand *rand.Rand
 	made uint64 // contents
 	live []held // what the mixed parts may delete
+}
+
+func newScript(target Target, seed uint64, journal *Journal) *script {
+	return &script{target: target, journal: journal, seed: seed, rand: rand.New(rand.NewPCG(seed, 1))}
 }
 
 // held is a reference that was acknowledged.
