@@ -132,7 +132,7 @@ func checkErase(q *Query, options *EraseOptions) error {
 		return err
 	}
 	switch {
-	case !q.filters():
+	case !q.Narrows():
 		return fmt.Errorf("%w: it has no filter, and would erase everything", storage.ErrInvalidQuery)
 	case q.Order != "" || q.Limit != 0 || q.Cursor != "":
 		return fmt.Errorf("%w: an order, limit or cursor is for lists, not for erasing", storage.ErrInvalidQuery)

@@ -13,6 +13,9 @@ import (
 
 // ReorganizeOptions say how to reorganize.
 type ReorganizeOptions struct {
+	// To is the mode for a dry run. Default: the store's own, which is also that of
+	// every other run.
+	To storage.OrganizationMode
 	// DryRun moves nothing and answers what would be.
 	DryRun bool
 	// Progress is told now and then how far it has come, with the number of all blobs
@@ -57,6 +60,16 @@ func (f *FileStore) Reorganize(ctx context.Context, options ReorganizeOptions) (
 	defer leave()
 	defer s.watch.tellCommits()
 	r := reorganizing{s: s, options: options, Reorganization: Reorganization{To: s.cfg.Organization}}
+	if to := options.To; to != "" && to != r.To {
+		if err := to.Validate(); err != nil {
+			return r.Reorganization, err
+		}
+		if !options.DryRun {
+			return r.Reorganization, fmt.Errorf("%w: reorganize %s to %s: it is open as %s: set FileStoreConfig.Organization",
+				storage.ErrInvalidConfig, s.cfg.BaseDir, to, r.To)
+		}
+		r.To = to
+	}
 	if err := r.run(ctx); err != nil {
 		return r.Reorganization, fmt.Errorf("reorganize %s: %w", s.cfg.BaseDir, storage.Classify(err))
 	}
