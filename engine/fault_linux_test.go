@@ -427,7 +427,14 @@ func holdFaultStep() int {
 // Calls of the journal of the holds fail, from its making to its compaction and
 // reopening, in the long form each of them once. A hold or a release that has failed has not happened,
 // which the judge knows, and one that is in doubt is settled by reopening.
-func TestFaultInHolds(t *testing.T) {
+func TestFaultInHolds(t *testing.T) { faultsIn(t, (*faultRun).useHolds) }
+
+// Calls of an erasure and of a reorganization fail. What was decided is finished after
+// a reopening, and every blob is where its row says.
+func TestFaultInMoves(t *testing.T) { faultsIn(t, (*faultRun).useMoves) }
+
+func faultsIn(t *testing.T, use func(*faultRun, *testing.T, faulty.Fault)) {
+	t.Helper()
 	requireFUSE(t)
 	step := holdFaultStep()
 	first := 1 + int(freshSeed(t)%uint64(step))
@@ -438,7 +445,7 @@ func TestFaultInHolds(t *testing.T) {
 			for n := first; ; n += step {
 				fault := kind.fault
 				fault.At = n
-				told, wrong := runFaultIn(t, kind.is, nil, func(r *faultRun) { r.useHolds(t, fault) })
+				told, wrong := runFaultIn(t, kind.is, nil, func(r *faultRun) { use(r, t, fault) })
 				require.Empty(t, wrong, "call %d, a %s", n, told.Hit)
 				if told.Hit == "" {
 					break
@@ -465,5 +472,34 @@ func (r *faultRun) useHolds(t *testing.T, fault faulty.Fault) {
 	if r.open() {
 		r.hold(ref, "after a reopening")
 		r.close()
+	}
+}
+
+// useMoves erases and reorganizes, the fault being set when the store is open, and
+// reorganizes once more after a reopening.
+func (r *faultRun) useMoves(t *testing.T, fault faulty.Fault) {
+	ctx := context.Background()
+	require.True(t, r.open())
+	doomed, other := workload.Place{Session: "doomed"}, workload.Place{Session: "other"}
+	var refs []string
+	for seed := uint64(1); seed <= 3; seed++ {
+		c := workload.Content{Seed: seed, Size: 2000}
+		ref, err := r.client.Put(ctx, c, doomed)
+		require.NoError(t, err)
+		refs = append(refs, ref)
+		if seed > 1 {
+			_, err := r.client.Put(ctx, c, other)
+			require.NoError(t, err)
+		}
+	}
+	require.NoError(t, r.mount.Set(fault))
+	r.heard("erasure", r.client.Erase(ctx, doomed.Session, refs...))
+	r.close()
+	r.config.Organization = storage.OrganizationFlat
+	for range 2 {
+		if r.open() {
+			r.heard("reorganization", r.client.Reorganize(ctx))
+			r.close()
+		}
 	}
 }

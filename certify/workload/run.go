@@ -23,7 +23,7 @@ import (
 // that has a protocol of its own: it is created, gets new blobs, equal ones one
 // after the other and at once, long streams; references are deleted, also the
 // last of a blob, and twice; files vanish or are cut and are healed; holds begin
-// and end, and deletions are refused for them; it is closed and opened again, with and without deduplication and in every
+// and end, and deletions are refused for them; a session is erased; it is closed and opened again, with and without deduplication and in every
 // organization. The seed decides about contents and the order of the mixed
 // part.
 //
@@ -34,6 +34,7 @@ func Run(ctx context.Context, target Target, seed uint64, journal *Journal) erro
 	s.session(ctx, engine.FileStoreConfig{EnableDeduplication: true}, s.first)
 	s.session(ctx, engine.FileStoreConfig{EnableDeduplication: true}, s.heal)
 	s.session(ctx, engine.FileStoreConfig{EnableDeduplication: true}, s.hold)
+	s.session(ctx, engine.FileStoreConfig{EnableDeduplication: true}, s.erase)
 	s.session(ctx, engine.FileStoreConfig{Organization: storage.OrganizationByRun}, s.single)
 	s.session(ctx, engine.FileStoreConfig{Organization: storage.OrganizationFlat, EnableDeduplication: true, NoSyncFS: true}, s.mixed)
 	s.session(ctx, engine.FileStoreConfig{Organization: storage.OrganizationByConversation, EnableDeduplication: true}, s.mixed)
@@ -129,15 +130,20 @@ func (s *script) delete(ctx context.Context, ref string) {
 	if ref == "" {
 		return
 	}
+	s.forget(ref)
+	_ = s.client.Delete(ctx, ref) // the journal has the error
+}
+
+// forget keeps a reference from being deleted by a mixed part.
+func (s *script) forget(ref string) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	for i := range s.live {
 		if s.live[i].ref == ref {
 			s.live = append(s.live[:i], s.live[i+1:]...)
-			break
+			return
 		}
 	}
-	s.mu.Unlock()
-	_ = s.client.Delete(ctx, ref) // the journal has the error
 }
 
 // atOnce runs a function n times at once.

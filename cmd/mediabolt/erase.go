@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -19,6 +20,7 @@ import (
 type erase struct {
 	ls
 	options engine.EraseOptions
+	all     bool
 	yes     bool
 	resume  bool
 }
@@ -52,6 +54,7 @@ elsewhere wants --yes.`,
 	}
 	e.addFilters(cmd)
 	flags := cmd.Flags()
+	flags.BoolVar(&e.all, "all", false, "everything there is")
 	flags.StringVar(&e.options.By, "by", "", "`WHO` asks for it, for the ledger")
 	flags.StringVar(&e.options.Reason, "reason", "", "`TEXT` why, for the ledger; name nobody whose media it is")
 	flags.BoolVar(&e.options.DryRun, "dry-run", false, "change nothing, say what would be erased")
@@ -64,8 +67,13 @@ func (e *erase) run(ctx context.Context) error {
 	if err := e.checkFilters(); err != nil {
 		return err
 	}
-	if !e.resume && !e.query.Narrows() {
-		return usagef("what to erase is missing: say --session, --user or another filter of 'mediabolt ls'; --added-to with the time of now is everything")
+	switch narrows := e.query.Narrows(); {
+	case e.resume && (narrows || e.all), e.all && narrows:
+		return usagef("--all, --resume and filters exclude each other")
+	case e.all:
+		e.query.AddedTo = time.Now()
+	case !e.resume && !narrows:
+		return usagef("what to erase is missing: say --session, --user or another filter of 'mediabolt ls', or --all")
 	}
 	return e.app.withExisting(ctx, func(store *engine.FileStore) error {
 		if e.resume {
