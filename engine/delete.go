@@ -11,8 +11,9 @@ import (
 
 // Delete ends a reference, or takes one from its count if that is more than one, and removes the blob's file with the last one. Once
 // the end is durable Delete is a success; a file that cannot be removed then is
-// logged and tried again at every checkpoint and opening. See
-// storage.MediaStorageService.
+// logged and tried again at every checkpoint and opening. A reference that a hold
+// is on stays: ErrHeld. While the journal of the holds is damaged nothing is
+// deleted: ErrCorrupted. See storage.MediaStorageService.
 func (f *FileStore) Delete(ctx context.Context, ref *storage.StorageReference) error {
 	s, leave, err := f.enter(ctx)
 	if err != nil {
@@ -45,7 +46,7 @@ func parseRef(ref *storage.StorageReference) (storage.ID, error) {
 }
 
 func (s *store) delete(ctx context.Context, id storage.ID) (storage.Removal, error) {
-	removal, err := s.index.Remove(ctx, id)
+	removal, err := s.removeUnheld(ctx, id)
 	if err != nil {
 		return removal, fmt.Errorf("reference %s: %w", id, err)
 	}
