@@ -176,8 +176,7 @@ func openStore(ctx context.Context, config FileStoreConfig) (_ *store, err error
 	if err != nil {
 		return nil, err
 	}
-	s := &store{cfg: cfg, slots: make(chan struct{}, maxStaged), faults: config.faults, watch: newObserver(&cfg),
-		origins: origins{turn: make(chan struct{}, 1)}}
+	s := &store{cfg: cfg, slots: make(chan struct{}, maxStaged), faults: config.faults, watch: newObserver(&cfg)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(storage.Classify(err), s.closeParts())
@@ -221,6 +220,7 @@ func openStore(ctx context.Context, config FileStoreConfig) (_ *store, err error
 	}
 	s.openHolds()
 	s.openErasures()
+	s.openOrigins()
 	if err := s.recover(ctx); err != nil {
 		return nil, fmt.Errorf("recover: %w", err)
 	}

@@ -157,6 +157,14 @@ func (s *store) originsPath() string {
 	return filepath.Join(s.cfg.BaseDir, blobs.ControlDir, originsName)
 }
 
+// openOrigins removes what a crash has left. The record is read when it is needed.
+func (s *store) openOrigins() {
+	s.origins.turn = make(chan struct{}, 1)
+	if err := s.ctl.Remove(originsTemp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		s.cfg.Logger.Warn("a file that a crash has left stays", "store", s.cfg.BaseDir, "path", originsTemp, "error", err)
+	}
+}
+
 // readOrigins reads the record where that is still to do, and makes it anew where
 // it may lack entries. The caller holds mu.
 func (s *store) readOrigins(ctx context.Context) error {
@@ -276,10 +284,12 @@ func (s *store) renewOrigins(known map[originKey]storage.ID) (int64, error) {
 	if err == nil && s.cfg.Sync != SyncNone {
 		err = f.Sync()
 	}
-	if err := errors.Join(err, f.Close()); err != nil {
-		return 0, err
+	err = errors.Join(err, f.Close())
+	if err == nil {
+		err = s.ctl.Rename(originsTemp, originsName)
 	}
-	if err := s.ctl.Rename(originsTemp, originsName); err != nil {
+	if err != nil {
+		_ = s.ctl.Remove(originsTemp) // the next opening tries again
 		return 0, err
 	}
 	if s.cfg.Sync != SyncNone {

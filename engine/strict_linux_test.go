@@ -111,6 +111,10 @@ func TestStrictCutsOfHolds(t *testing.T) { strictCutsOf(t, workload.RunHolds) }
 // left no trace.
 func TestStrictCutsOfMoves(t *testing.T) { strictCutsOf(t, workload.RunMoves) }
 
+// After a cut at any event of a workload of adoptions, what was adopted is found by
+// where it came from, and nothing else.
+func TestStrictCutsOfAdoptions(t *testing.T) { strictCutsOf(t, workload.RunAdoption) }
+
 func strictCutsOf(t *testing.T, use func(context.Context, workload.Target, uint64, *workload.Journal) error) {
 	t.Helper()
 	requireFUSE(t)
