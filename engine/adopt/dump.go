@@ -4,12 +4,14 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"path"
 	"strings"
 
 	"github.com/mediabolt/mediabolt/engine"
+	"github.com/mediabolt/mediabolt/storage"
 )
 
 // Dump writes the index of a store to w in the format JSON, see jsonindex.go, with
@@ -59,8 +61,17 @@ type Dumped struct {
 	Nameless int64 // blobs that were left out, whose digest is not known
 }
 
-// countOf is how many deletions it takes until a blob goes.
+// countOf is how many deletions it takes until a blob goes. One that is not shared
+// has, as a rule, the one reference that it is named after.
 func countOf(ctx context.Context, store *engine.FileStore, b *engine.BlobEntry) (int64, error) {
+	if !b.Shared && b.Refs == 1 {
+		e, err := store.Stat(ctx, &storage.StorageReference{ID: stem(b.Path)})
+		if err == nil && e.Path == b.Path {
+			return e.Count, nil
+		} else if err != nil && !errors.Is(err, storage.ErrNotFound) && !errors.Is(err, storage.ErrInvalidRef) {
+			return 0, err
+		}
+	}
 	var count int64
 	for e, err := range store.References(ctx, b.Digest) {
 		if err != nil {
@@ -73,11 +84,16 @@ func countOf(ctx context.Context, store *engine.FileStore, b *engine.BlobEntry) 
 	return count, nil
 }
 
+// stem is the name of a blob's file without its extension.
+func stem(file string) string {
+	name, _, _ := strings.Cut(path.Base(file), ".")
+	return name
+}
+
 func writeEntry(out *bufio.Writer, b *engine.BlobEntry, count int64, first bool) error {
 	name := "sha256:" + b.Digest.String()
 	if !b.Shared {
-		stem, _, _ := strings.Cut(path.Base(b.Path), ".")
-		name += "#" + stem
+		name += "#" + stem(b.Path)
 	}
 	field, err := json.Marshal(name)
 	if err != nil {

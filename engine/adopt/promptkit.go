@@ -154,6 +154,9 @@ func (s *source) readKitIndex(ctx context.Context) (map[string]kitEntry, error) 
 			s.leave(kitIndex, OddOutside, "entry %.80q names %q, which is not where PromptKit keeps media in this source", hash, spelled)
 			return
 		}
+		if other, twice := listed[name]; twice {
+			s.leave(kitIndex, OddEntry, "entries %s and %s name the same file %q", other.digest, digest, name)
+		}
 		listed[name] = kitEntry{digest, spelled}
 	})
 	switch {
