@@ -31,6 +31,9 @@ func (t *Tree) Stage(ctx context.Context, key storage.BlobKey, data []byte) erro
 		t.forget(key)
 		return t.wrap("stage", name, err)
 	}
+	if len(data) >= earlyFrom && !t.cfg.NoSync {
+		beginWriting(f, 0, int64(len(data)))
+	}
 	t.hold(key, f)
 	return nil
 }
