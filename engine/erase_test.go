@@ -336,3 +336,22 @@ func TestEraseStopsWithItsContext(t *testing.T) {
 	require.Len(t, done, 1)
 	requireErased(t, f, config.BaseDir, kept)
 }
+
+// A file of somebody else keeps the directory of a session, which is told of.
+func TestEraseTellsOfForeignFiles(t *testing.T) {
+	config := engine.FileStoreConfig{BaseDir: t.TempDir(), EnableDeduplication: true}
+	f := mustOpen(t, config)
+	mustStore(t, f, small, someIDs)
+	litter := filepath.Join(config.BaseDir, "session", ".DS_Store")
+	require.NoError(t, os.WriteFile(litter, nil, 0o600))
+	done, err := f.Erase(context.Background(), engine.Query{SessionID: "session"}, engine.EraseOptions{})
+	require.NoError(t, err)
+	require.EqualValues(t, 1, done.References)
+	require.EqualValues(t, 1, done.Failed)
+	require.Equal(t, "session", done.Failures[0].Path)
+	require.NoError(t, os.Remove(litter))
+	done, err = f.Erase(context.Background(), engine.Query{SessionID: "session"}, engine.EraseOptions{})
+	require.NoError(t, err)
+	require.Zero(t, done.Failed)
+	require.NoDirExists(t, filepath.Join(config.BaseDir, "session"))
+}
