@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
 	"github.com/mediabolt/mediabolt/engine"
@@ -199,7 +200,7 @@ func (o *adoption) summarise(took time.Duration) error {
 		text string
 	}{{r.Known, "taken before"}, {r.Removed, "removed from the source"}, {r.Odd, "odd"}, {r.Left, "left"}} {
 		if part.n > 0 {
-			line += fmt.Sprintf(", %d %s", part.n, part.text)
+			line += fmt.Sprintf(", %s %s", humanize.Comma(int64(part.n)), part.text)
 		}
 	}
 	_, err := fmt.Fprintf(o.app.stdout, "%s in %s\n", line, took.Round(time.Millisecond))
