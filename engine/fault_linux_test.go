@@ -419,7 +419,7 @@ type faultSteps struct{ long, short, quick int }
 // Of the holds all calls took 60 s, on two busy cores, of the moves 475 s.
 var (
 	holdFaults = faultSteps{1, 5, 15}
-	moveFaults = faultSteps{8, 40, 120}
+	moveFaults = faultSteps{8, 20, 30}
 )
 
 func (s faultSteps) now() int {
