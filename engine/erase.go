@@ -171,6 +171,9 @@ func (e *erasing) run(ctx context.Context) error {
 	if err := e.traces(ctx); err != nil {
 		return err
 	}
+	if err := e.s.holds.forget(); err != nil {
+		return err
+	}
 	// That everything is gone is durable before the ledger says so.
 	if err := e.s.checkpoint(ctx, true); err != nil {
 		return err

@@ -60,11 +60,18 @@ func erasable(t testing.TB, f *engine.FileStore) (kept map[string][]byte) {
 	mustStore(t, f, other, doomed) // its lines are in a sidecar of the other session
 	// Ended before the erasure, yet told of in a sidecar and in the name of a directory.
 	before := mustStore(t, f, large, doomed)
+	ctx := context.Background()
+	passing := engine.HoldTarget{Kind: engine.HoldSession, ID: "doomed"}
+	require.NoError(t, f.Hold(ctx, engine.Hold{Name: "passing", Target: passing},
+		engine.Hold{Name: "a", Target: engine.HoldTarget{Kind: engine.HoldSession, ID: "nobody"}},
+		engine.Hold{Name: "b", Target: engine.HoldTarget{Kind: engine.HoldSession, ID: "nobody"}}))
+	_, err := f.Release(ctx, "passing", passing)
+	require.NoError(t, err)
 	kept[mustStore(t, f, large, others).ID] = large
 	third := mustStore(t, f, other, doomed)
-	require.NoError(t, f.Checkpoint(context.Background()))
+	require.NoError(t, f.Checkpoint(ctx))
 	for _, ref := range []*storage.StorageReference{before, third} {
-		require.NoError(t, f.Delete(context.Background(), ref))
+		require.NoError(t, f.Delete(ctx, ref))
 	}
 	return kept
 }

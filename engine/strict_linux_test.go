@@ -104,24 +104,26 @@ func TestStrictCuts(t *testing.T) {
 
 // After a cut at any event of a workload of holds, what was acknowledged of them is
 // so: what is held cannot be deleted, and what was released is no longer held.
-func TestStrictCutsOfHolds(t *testing.T) { strictCutsOf(t, workload.RunHolds) }
+func TestStrictCutsOfHolds(t *testing.T) { strictCutsOf(t, workload.RunHolds, 3) }
 
 // After a cut at any event of a workload of erasures and reorganizations, what is left
 // is there, what was erased is gone or there as a whole, and what was acknowledged has
 // left no trace.
-func TestStrictCutsOfMoves(t *testing.T) { strictCutsOf(t, workload.RunMoves) }
+func TestStrictCutsOfMoves(t *testing.T) { strictCutsOf(t, workload.RunMoves, 6) }
 
 // After a cut at any event of a workload of adoptions, what was adopted is found by
 // where it came from, and nothing else.
-func TestStrictCutsOfAdoptions(t *testing.T) { strictCutsOf(t, workload.RunAdoption) }
+func TestStrictCutsOfAdoptions(t *testing.T) { strictCutsOf(t, workload.RunAdoption, 12) }
 
-func strictCutsOf(t *testing.T, use func(context.Context, workload.Target, uint64, *workload.Journal) error) {
+// strictCutsOf cuts a workload after each of its events, or after one of some but for
+// the long and the short form.
+func strictCutsOf(t *testing.T, use func(context.Context, workload.Target, uint64, *workload.Journal) error, some int) {
 	t.Helper()
 	requireFUSE(t)
 	seed := freshSeed(t)
 	plan := strict.Plan{Every: 1, Seeds: 4, Seed: seed, Max: 3}
 	if os.Getenv(proofEnv) == "" {
-		plan.Every, plan.Seeds = 3, 2
+		plan.Every, plan.Seeds = some, 2
 	}
 	run := &strict.Run{Seed: seed, Use: use, Scratch: scratch(t)}
 	rec, err := run.Record(context.Background())
