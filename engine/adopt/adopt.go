@@ -14,7 +14,9 @@
 // Every file is read once: it is hashed on its way into the store, and nothing of it
 // is kept when its hash or size is not what the old index says. What the old store
 // had for a reference, its path, is recorded (engine.AdoptedFrom), so
-// FileStore.Resolve finds the new one, and a second run adds nothing twice.
+// FileStore.Resolve finds the new one, and a second run adds nothing twice: what has
+// been taken is known by its path, told by its size to be the same, and in a move by
+// its bytes. What was deleted since is not taken again.
 //
 // The source is only read, unless it is to be moved (Options.InPlace): then a file
 // is removed once its copy in the store is durable, recorded, and read back.
