@@ -52,6 +52,7 @@ func (m *Mount) Concerns() []Concern {
 		"what a sync means, and whether locks and maps of a file are coherent, is up to it; a store belongs on a local filesystem")
 	add(slices.Contains(plainFilesystems, m.Filesystem), true, m.Filesystem+" has no journal: a power cut may damage files and "+
 		"directories that were synced long before")
+	add(m.Filesystem == "overlay", false, "overlay is as a rule the writable layer of a container, and goes with it: put the store on a volume")
 	for _, c := range optionConcerns {
 		add((c.filesystem == "" || c.filesystem == m.Filesystem) && slices.Contains(m.Options, c.option), c.grave, c.text)
 	}

@@ -39,7 +39,7 @@ func TestConcerns(t *testing.T) {
 	}{
 		{"tmpfs", "", "with the power", true}, {"nfs4", "", "local filesystem", true}, {"vfat", "", "no journal", true},
 		{"xfs", "nobarrier", "never flushed", true}, {"ext4", "barrier=0", "never flushed", true},
-		{"ext4", "data=writeback", "old bytes", false}, {"overlay", "volatile", "ignores every sync", true},
+		{"ext4", "data=writeback", "old bytes", false}, {"overlay", "", "on a volume", false},
 	} {
 		m := sound
 		m.Filesystem, m.Options = c.filesystem, []string{"rw", c.option}
@@ -47,6 +47,11 @@ func TestConcerns(t *testing.T) {
 		require.Contains(t, m.Concerns()[0].Text, c.want)
 		require.Equal(t, c.grave, m.Concerns()[0].Grave, c.want)
 	}
+	layer := sound
+	layer.Filesystem, layer.Options = "overlay", []string{"rw", "volatile"}
+	require.Len(t, layer.Concerns(), 2)
+	require.Contains(t, layer.Concerns()[1].Text, "ignores every sync")
+	require.True(t, layer.Concerns()[1].Grave)
 	bare := sound
 	bare.FastCommit, bare.ReportingSyncfs = true, false
 	require.Len(t, bare.Concerns(), 2)
