@@ -17,6 +17,7 @@ const (
 	FindingCounter     FindingKind = "counter"        // a total that is not the sum of the rows
 	FindingIndex       FindingKind = "index"          // damage inside the index file
 	FindingForeignFile FindingKind = "foreign_file"   // a file that mediabolt did not make; a notice
+	FindingLitter      FindingKind = "litter"         // what a system leaves in directories, such as .DS_Store; a notice
 )
 
 // Severity of a Finding.
