@@ -74,8 +74,6 @@ func (t *Tree) Files(ctx context.Context) iter.Seq2[storage.TreeFile, error] {
 				return ctx.Err()
 			case errors.Is(err, fs.ErrNotExist) && name != ".":
 				return nil
-			case err != nil && systemsOwn(path.Base(name)):
-				return fs.SkipDir // was yielded before it could not be read
 			case err != nil:
 				return t.wrap("walk", name, err)
 			case name == ControlDir:
