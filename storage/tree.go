@@ -73,3 +73,10 @@ type TreeFile struct {
 	ID      ID     // of the reference that brought the blob
 	Litter  string // path of the system's file or directory that it is, or is in; empty: none
 }
+
+// AsideFile is what a batch of the quarantine has of a file.
+type AsideFile struct {
+	There  bool
+	Size   int64 // bytes; zero of what is no regular file
+	InTree bool  // it has its name in the tree too
+}
