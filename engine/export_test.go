@@ -12,6 +12,11 @@ const (
 	FaultPublished = faultPublished
 	FaultRemoved   = faultRemoved
 	FaultSettled   = faultSettled
+	FaultNoted     = faultNoted
+	FaultAside     = faultAside
+	FaultClaimed   = faultClaimed
+	FaultWritten   = faultWritten
+	FaultLost      = faultLost
 )
 
 // WithFaults is config with fn called at every fault point.

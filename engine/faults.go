@@ -12,6 +12,12 @@ const (
 	faultPublished faultPoint = "published" // final file there, no sidecar line
 	faultRemoved   faultPoint = "removed"   // a deletion committed, files still there
 	faultSettled   faultPoint = "settled"   // files durable, debt not dropped
+
+	faultNoted   faultPoint = "noted"   // a repair's manifest has a line, the file is in its place
+	faultAside   faultPoint = "aside"   // the file is in quarantine, nothing in its place
+	faultClaimed faultPoint = "claimed" // a copy is staged for a blob whose file is in quarantine
+	faultWritten faultPoint = "written" // a new sidecar is there, the manifest does not say so
+	faultLost    faultPoint = "lost"    // the manifest has the references that are lost, they still stand
 )
 
 // faultPoints is called at each of them; nil outside tests. An error makes the

@@ -122,6 +122,8 @@ type verification struct {
 
 	step       VerifyStep
 	seen       int64 // files of the tree
+	ours       int64 // of blobs or sidecars among them
+	nobodys    int64 // orphans among these
 	blobs      int64 // looked at
 	read       atomic.Int64
 	counters   storage.Counters

@@ -237,7 +237,7 @@ func (v *verification) sidecars(doubts []storage.BlobRow) error {
 		if detail == "" {
 			continue
 		}
-		f := storage.Finding{Kind: storage.FindingSidecar, Path: doubts[i].Path + ".meta", Blob: doubts[i].Key.String(), Detail: detail}
+		f := storage.Finding{Kind: storage.FindingSidecar, Path: doubts[i].Path + sidecarSuffix, Blob: doubts[i].Key.String(), Detail: detail}
 		if err := v.report(f); err != nil {
 			return err
 		}

@@ -33,6 +33,7 @@ func (v *verification) tree() error {
 			}
 			continue
 		}
+		v.ours++
 		named, err := v.named(&file)
 		if err != nil {
 			return err
@@ -101,6 +102,7 @@ func (v *verification) orphans(files []storage.TreeFile) error {
 	if err != nil {
 		return err
 	}
+	v.nobodys += int64(len(still))
 	for i := range still {
 		f := storage.Finding{Kind: storage.FindingOrphan, Path: still[i].Path, Detail: "no row of the index names this file"}
 		if err := v.report(f); err != nil {
@@ -202,7 +204,7 @@ func (v *verification) stillThere(path string) (bool, error) {
 	deadline := time.Now().Add(removalTime)
 	for {
 		_, blob := v.s.blobs.Size(v.ctx, path)
-		_, sidecar := v.s.blobs.Size(v.ctx, path+".meta")
+		_, sidecar := v.s.blobs.Size(v.ctx, path+sidecarSuffix)
 		switch {
 		case v.ctx.Err() != nil:
 			return false, v.ctx.Err()
