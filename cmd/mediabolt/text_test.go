@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -45,6 +46,7 @@ func TestOutcomes(t *testing.T) {
 		{storage.ErrNoStore, "no_store", 10},
 		{storage.ErrLocked, "locked", 11},
 		{storage.ErrCorrupted, "corrupted", 12},
+		{fmt.Errorf("%w: %w", storage.ErrRefused, storage.ErrPermission), "refused", 1},
 		{fmt.Errorf("%w: %w", storage.ErrCorrupted, storage.ErrNotFound), "corrupted", 12},
 		{storage.ErrNotFound, "not_found", 13},
 		{storage.ErrInvalidRef, "invalid_id", 1},
@@ -83,4 +85,16 @@ func TestClip(t *testing.T) {
 
 func TestOneLine(t *testing.T) {
 	require.Equal(t, "a; b; c", oneLine("a\n\n\tb\nc\n"))
+}
+
+func TestParseAge(t *testing.T) {
+	for text, want := range map[string]time.Duration{"30d": 30 * 24 * time.Hour, "0d": 0, "36h": 36 * time.Hour, "0s": 0, "90m": 90 * time.Minute} {
+		got, err := parseAge("older-than", text)
+		require.NoError(t, err)
+		require.Equal(t, want, got)
+	}
+	for _, text := range []string{"", "d", "30", "-1d", "-1h", "30days", "1d2h", "999999999999d"} {
+		_, err := parseAge("older-than", text)
+		require.ErrorContains(t, err, "--older-than", "%q", text)
+	}
 }

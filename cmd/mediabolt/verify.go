@@ -176,24 +176,8 @@ func (v *verify) interrupted() error {
 }
 
 func (v *verify) check(ctx context.Context, store *engine.FileStore) error {
-	show := v.app.newProgress("verifying", -1, !v.quick)
-	show.plainly = true
+	show := v.follow()
 	defer show.clear()
-	v.options.Progress = func(at engine.VerifyProgress) {
-		if v.at.Step == "" {
-			show.first = at.Bytes
-		}
-		if v.at = at; at.Step != engine.VerifyBlobs {
-			show.describe(map[engine.VerifyStep]string{engine.VerifyIndex: "verifying the index", engine.VerifyTree: "looking at the tree"}[at.Step])
-			return
-		}
-		show.describe("verifying")
-		if at.TotalBytes > 0 {
-			show.set(at.Bytes, at.TotalBytes)
-		} else {
-			show.set(at.Blobs, at.TotalBlobs)
-		}
-	}
 	for finding, err := range store.Verify(ctx, v.options) {
 		if err != nil {
 			return err
@@ -204,6 +188,32 @@ func (v *verify) check(ctx context.Context, store *engine.FileStore) error {
 		}
 	}
 	return nil
+}
+
+// follow shows how a verification goes.
+func (v *verify) follow() *progress {
+	show := v.app.newProgress("verifying", -1, !v.quick)
+	show.plainly = true
+	v.options.Progress = func(at engine.VerifyProgress) {
+		if v.at.Step == "" {
+			show.first = at.Bytes
+		}
+		v.at = at
+		switch at.Step {
+		case engine.VerifyIndex:
+			show.describe("verifying the index")
+		case engine.VerifyTree:
+			show.describe("looking at the tree, " + count(int(at.Files), "file"))
+		default:
+			show.describe("verifying")
+		}
+		if at.TotalBytes > 0 {
+			show.set(at.Bytes, at.TotalBytes)
+		} else {
+			show.set(at.Blobs, at.TotalBlobs)
+		}
+	}
+	return show
 }
 
 func (v *verify) print(f *storage.Finding) error {
