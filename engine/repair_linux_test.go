@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -29,15 +30,13 @@ func TestRepairPowerCut(t *testing.T) {
 			from := scratch(t)
 			config, before := mangle(t, filepath.Join(from, "store"))
 			events := recordRepair(t, from, sync)
-			every := 9
-			if os.Getenv(proofEnv) == "long" {
-				every = 1
-			}
 			random := rand.New(rand.NewPCG(seed, 0))
-			tried := 0
-			for cut := random.IntN(every); cut <= len(events); cut += every {
-				choices := []strict.Choice{{Keep: strict.Nothing}, {Keep: strict.Some, Seed: random.Uint64()}, {Keep: strict.Some, Seed: random.Uint64()}}
-				for _, choice := range choices {
+			start, tried := time.Now(), 0
+			for _, cut := range random.Perm(len(events) + 1) {
+				if tried > 0 && time.Since(start) > repairBudget() {
+					break
+				}
+				for _, choice := range []strict.Choice{{Keep: strict.Nothing}, {Keep: strict.Some, Seed: random.Uint64()}, {Keep: strict.Some, Seed: random.Uint64()}} {
 					model, err := strict.Read(from)
 					require.NoError(t, err)
 					for i := range events[:cut] {
@@ -49,12 +48,24 @@ func TestRepairPowerCut(t *testing.T) {
 					t.Logf("cut after %d of %d events, %s survives", cut, len(events), choice)
 					requireGoesOn(t, config, before)
 					require.NoError(t, os.RemoveAll(left))
-					tried++
 				}
+				tried++
 			}
-			t.Logf("%s: %d cuts of %d events", howMany(tried, 3*(len(events)+1)), tried, len(events))
+			t.Logf("%s: cuts after %d of %d events", howMany(tried, len(events)+1), tried, len(events))
 		})
 	}
+}
+
+// repairBudget is how long cuts in one mode, or faults of one kind, are tried: in
+// the longest form nearly all, on two cores to itself.
+func repairBudget() time.Duration {
+	switch os.Getenv(proofEnv) {
+	case "long":
+		return time.Minute
+	case "short":
+		return 8 * time.Second
+	}
+	return 3 * time.Second
 }
 
 // recordRepair repairs the store below a directory, on a strict filesystem, puts
@@ -95,21 +106,20 @@ func TestRepairFaultAtEveryCall(t *testing.T) {
 		{faulty.Fault{Errno: syscall.EIO, Changes: true}, storage.ErrIO},
 		{faulty.Fault{Errno: syscall.ENOSPC, Changes: true, Sticky: true}, storage.ErrDiskSpace},
 	}
-	tries := 12
-	if os.Getenv(proofEnv) == "long" {
-		tries = 1 << 20
-	}
 	random := rand.New(rand.NewPCG(freshSeed(t), 0))
 	for _, k := range kinds {
 		calls, _ := repairWithFault(t, faulty.Fault{Changes: true}, nil)
-		order := random.Perm(calls)
-		hits := map[string]int{}
-		for _, n := range order[:min(tries, len(order))] {
+		start, tried, hits := time.Now(), 0, map[string]int{}
+		for _, n := range random.Perm(calls) {
+			if tried > 0 && time.Since(start) > repairBudget() {
+				break
+			}
 			k.fault.At = n + 1
 			_, hit := repairWithFault(t, k.fault, k.is)
 			hits[hit]++
+			tried++
 		}
-		t.Logf("%s: %v: %d of %d calls failed: %v", howMany(min(tries, calls), calls), k.fault.Errno, min(tries, calls), calls, hits)
+		t.Logf("%s: %v: %d of %d calls failed: %v", howMany(tried, calls), k.fault.Errno, tried, calls, hits)
 	}
 }
 
