@@ -101,7 +101,7 @@ func (s *store) planRepair(ctx context.Context, opts RepairOptions) (*RepairPlan
 	case opts.MaxShare == 0:
 		opts.MaxShare = DefaultMaxShare
 	}
-	p := &planner{ctx: ctx, s: s, plan: &RepairPlan{store: s.cfg.BaseDir, opts: opts}, orphans: map[string]int{}}
+	p := &planner{ctx: ctx, s: s, plan: &RepairPlan{store: s.cfg.BaseDir, opts: opts}, orphans: map[string]int{}, named: map[string][]string{}}
 	p.v = verification{ctx: ctx, s: s, opts: opts.Verify, tell: p.take}
 	if err := p.v.begin(); err != nil {
 		return nil, err
@@ -126,8 +126,9 @@ type planner struct {
 	s       *store
 	v       verification
 	plan    *RepairPlan
-	orphans map[string]int // path of a blob -> its item
-	against int            // findings of the index against itself
+	orphans map[string]int      // path of a blob -> its item
+	named   map[string][]string // name of a blob's file -> paths of orphans that have it
+	against int                 // findings of the index against itself
 }
 
 // take makes an item of a finding, what to do about it still undecided.
@@ -146,6 +147,7 @@ func (p *planner) take(f storage.Finding) bool {
 		}
 		item.Moves = []string{f.Path}
 		p.orphans[item.Path] = len(p.plan.Items)
+		p.named[path.Base(item.Path)] = append(p.named[path.Base(item.Path)], item.Path)
 	case storage.FindingSidecar:
 		item.Path = strings.TrimSuffix(f.Path, sidecarSuffix)
 		item.Moves = []string{f.Path}
@@ -292,10 +294,7 @@ func (s *store) isLost(ctx context.Context, item *RepairItem) (bool, error) {
 // name, as when a directory was renamed, or another blob of its digest. Empty:
 // there is none.
 func (p *planner) copyOf(row *storage.BlobRow) (string, error) {
-	for name := range p.orphans {
-		if path.Base(name) != path.Base(row.Path) {
-			continue
-		}
+	for _, name := range p.named[path.Base(row.Path)] {
 		if good, err := p.s.holds(p.ctx, row, name); err != nil {
 			return "", err
 		} else if good {
