@@ -601,7 +601,9 @@ func isAside(t *testing.T, dir, name, data string) bool {
 		require.NoError(t, err)
 		manifest, err := os.ReadFile(filepath.Join(strings.TrimSuffix(at, filepath.FromSlash("/files/"+name)), "manifest.jsonl"))
 		require.NoError(t, err)
-		if string(now) == data && strings.Contains(string(manifest), `"path":"`+name+`"`) {
+		line := strings.Contains(string(manifest), `"path":"`+name+`"`) ||
+			strings.Contains(string(manifest), `"path":"`+path.Dir(name)+`"`) // a directory is moved whole
+		if string(now) == data && line {
 			return true
 		}
 	}

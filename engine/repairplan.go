@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/mediabolt/mediabolt/storage"
@@ -185,7 +186,22 @@ func (p *planner) decide() error {
 			return err
 		}
 	}
+	p.mergeDropped()
 	return nil
+}
+
+// mergeDropped leaves out the sidecars of blobs that are dropped, which go with
+// them.
+func (p *planner) mergeDropped() {
+	dropped := map[string]bool{}
+	for i := range p.plan.Items {
+		if item := &p.plan.Items[i]; item.Action == RepairDrop {
+			dropped[item.Path] = true
+		}
+	}
+	p.plan.Items = slices.DeleteFunc(p.plan.Items, func(item RepairItem) bool {
+		return item.Action == RepairSidecar && dropped[item.Path]
+	})
 }
 
 func (p *planner) orphan(item *RepairItem) error {
