@@ -601,8 +601,10 @@ func isAside(t *testing.T, dir, name, data string) bool {
 		require.NoError(t, err)
 		manifest, err := os.ReadFile(filepath.Join(strings.TrimSuffix(at, filepath.FromSlash("/files/"+name)), "manifest.jsonl"))
 		require.NoError(t, err)
-		line := strings.Contains(string(manifest), `"path":"`+name+`"`) ||
-			strings.Contains(string(manifest), `"path":"`+path.Dir(name)+`"`) // a directory is moved whole
+		line := false
+		for up := name; up != "."; up = path.Dir(up) { // a directory is moved whole
+			line = line || strings.Contains(string(manifest), `"path":"`+up+`"`)
+		}
 		if string(now) == data && line {
 			return true
 		}
