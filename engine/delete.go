@@ -86,6 +86,12 @@ func (s *store) unlink(ctx context.Context, u owedUnlink) error {
 		return err
 	}
 	defer unlock()
+	return s.removeFiles(ctx, u)
+}
+
+// removeFiles removes what a deleted blob has left. The caller holds the lock of
+// its key.
+func (s *store) removeFiles(ctx context.Context, u owedUnlink) error {
 	if err := s.blobs.Remove(ctx, u.key, u.path); err != nil || u.key == "" {
 		return err
 	}

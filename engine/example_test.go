@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"log"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/mediabolt/mediabolt/engine"
@@ -319,6 +320,54 @@ func ExampleFileStore_Verify() {
 	}
 	fmt.Println("damaged:", damaged)
 	// Output: damaged: 0
+}
+
+// A repair is planned, and then done. It moves files to the quarantine, from where
+// they can be brought back.
+func ExampleFileStore_Repair() {
+	ctx := context.Background()
+	dir, err := os.MkdirTemp("", "mediabolt-example")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	store, err := engine.Open(ctx, engine.FileStoreConfig{BaseDir: dir})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer store.Close()
+	if _, err := store.StoreReader(ctx, strings.NewReader("precious"), storage.MediaInfo{}, storage.MediaMetadata{}); err != nil {
+		log.Fatal(err)
+	}
+	// A file with the name of a blob, that no row names.
+	orphan := filepath.Join(dir, "a7f3f7-06h0aeyy8hrzvc6fkc554h3rsg.png")
+	if err := os.WriteFile(orphan, []byte("whose?"), 0o600); err != nil {
+		log.Fatal(err)
+	}
+
+	plan, err := store.PlanRepair(ctx, engine.RepairOptions{MaxShare: 50})
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, item := range plan.Items {
+		fmt.Println("would", item.Action, item.Path)
+	}
+	for result, err := range store.Repair(ctx, plan) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println("done:", result.Done)
+	}
+	for item, err := range store.Quarantine(ctx) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println("in quarantine:", item.Path, item.Kind)
+	}
+	// Output:
+	// would quarantine a7f3f7-06h0aeyy8hrzvc6fkc554h3rsg.png
+	// done: true
+	// in quarantine: a7f3f7-06h0aeyy8hrzvc6fkc554h3rsg.png orphan
 }
 
 // A listener is told of what happens, after the fact. Functions that are left out

@@ -14,6 +14,11 @@ const (
 	FaultSettled   = faultSettled
 	FaultLinked    = faultLinked
 	FaultMoved     = faultMoved
+	FaultNoted     = faultNoted
+	FaultAside     = faultAside
+	FaultClaimed   = faultClaimed
+	FaultWritten   = faultWritten
+	FaultLost      = faultLost
 )
 
 // WithFaults is config with fn called at every fault point.

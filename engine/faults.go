@@ -14,6 +14,12 @@ const (
 	faultSettled   faultPoint = "settled"   // files durable, debt not dropped
 	faultLinked    faultPoint = "linked"    // a blob's file has its new path durably, its row the old one
 	faultMoved     faultPoint = "moved"     // its row has the new one, which has no sidecar
+
+	faultNoted   faultPoint = "noted"   // a repair's manifest has a line, the file is in its place
+	faultAside   faultPoint = "aside"   // the file is in quarantine, nothing in its place
+	faultClaimed faultPoint = "claimed" // a copy is staged for a blob whose file is in quarantine
+	faultWritten faultPoint = "written" // a new sidecar is there, the manifest does not say so
+	faultLost    faultPoint = "lost"    // the manifest has the references that are lost, they still stand
 )
 
 // faultPoints is called at each of them; nil outside tests. An error makes the

@@ -16,6 +16,13 @@
 // The commit ends the reference and, with the last one, the blob's row, and
 // records the file as an unlink that is owed. Then the files go (delete.go). Where
 // a hold is on the reference there is no commit (held.go).
+//
+// # Verify and repair
+//
+// A verification compares index, files and sidecars beside all of this, and looks
+// again before it tells of anything (verify.go). A repair is planned from what it
+// found (repairplan.go), looks again under the lock of each blob's key, and moves
+// files to the quarantine instead of removing them (repair.go, quarantine.go).
 package engine
 
 import (

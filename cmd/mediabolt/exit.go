@@ -45,6 +45,7 @@ var outcomes = []struct {
 		"check --store and " + storeVariable + "; 'mediabolt put FILE' makes a store where there is none"}},
 	{storage.ErrLocked, outcome{"locked", exitLocked,
 		"stop that process or wait for it; --lock-timeout 1m waits longer"}},
+	{storage.ErrRefused, outcome{"refused", exitFailure, ""}},
 	{storage.ErrCorrupted, outcome{"corrupted", exitDamage,
 		"'mediabolt verify' lists all damage; putting the same bytes again heals a file that is missing or too short"}},
 	{storage.ErrHeld, outcome{"held", exitHeld, "'mediabolt hold ls' tells why and since when; 'mediabolt hold rm' ends a hold"}},
