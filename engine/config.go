@@ -37,6 +37,9 @@ type FileStoreConfig struct {
 	// EnableDeduplication keeps equal bytes once, however many references
 	// name them. Default: off, every Store writes a file of its own.
 	EnableDeduplication bool
+	// DedupScope is among whom equal bytes are kept once. Default: ScopeGlobal.
+	// Another one applies to what is stored from now on.
+	DedupScope DedupScope
 	// MaxFileSize bounds one blob, in bytes. Default: 0, no bound.
 	MaxFileSize int64
 	// Sync is the durability. Default: SyncFull.
@@ -94,6 +97,9 @@ func (c FileStoreConfig) withDefaults() (FileStoreConfig, error) {
 		if err := c.Organization.Validate(); err != nil {
 			return c, err
 		}
+	}
+	if err := c.DedupScope.validate(); err != nil {
+		return c, err
 	}
 	if c.MaxFileSize < 0 {
 		return c, fmt.Errorf("%w: MaxFileSize %d is negative", storage.ErrInvalidConfig, c.MaxFileSize)

@@ -108,9 +108,9 @@ func (s *store) addition(p *payload, declared storage.MediaInfo, metadata storag
 	if id.UUID, err = s.mint.next(); err != nil {
 		return nil, id, err
 	}
-	key := storage.DigestKey(p.digest)
+	key, shared := s.sharedKey(p.digest, &metadata)
 	copy(id.Hash[:], p.digest[:])
-	if !s.cfg.EnableDeduplication {
+	if !shared {
 		key = storage.UUIDKey(id.UUID)
 		_, _ = rand.Read(id.Hash[:]) // is documented to never fail
 	}
@@ -133,7 +133,7 @@ func (s *store) addition(p *payload, declared storage.MediaInfo, metadata storag
 // add adds a reference to the blob that has these bytes, or stores them. When
 // it returns an error, nothing of them is left.
 func (s *store) add(ctx context.Context, p *payload, add *storage.Addition) (storage.BlobRow, error) {
-	dedup := s.cfg.EnableDeduplication
+	dedup := add.Blob.Key.Shared()
 	if dedup {
 		blob, there, err := s.share(ctx, add)
 		if there {
