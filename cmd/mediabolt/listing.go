@@ -50,7 +50,7 @@ func (l *listing) addFlags(cmd *cobra.Command) {
 }
 
 // check judges the flags of addFlags before anything is opened.
-func (l *listing) check() error {
+func (l *listing) check() (err error) {
 	switch l.query.Order = engine.Order(l.order); l.query.Order {
 	case engine.Oldest, engine.Newest:
 	default:
@@ -60,17 +60,24 @@ func (l *listing) check() error {
 		return usagef("--limit %d is negative", l.query.Limit)
 	}
 	l.query.Cursor = engine.Cursor(l.cursor)
+	l.format, err = l.app.chooseFormat(l.format)
+	return err
+}
+
+// chooseFormat is the format that --format and --json ask for.
+func (a *app) chooseFormat(format string) (string, error) {
 	switch {
-	case l.format == "" && l.app.asJSON, l.format == formatJSON:
-		l.format, l.app.asJSON = formatJSON, true
-	case l.format == "":
-		l.format = formatTable
-	case l.format != formatTable && l.format != formatCSV:
-		return usagef("--format %q: want table, json or csv", l.format)
-	case l.app.asJSON:
-		return usagef("--json and --format %s exclude each other", l.format)
+	case format == "" && a.asJSON, format == formatJSON:
+		a.asJSON = true
+		return formatJSON, nil
+	case format == "":
+		return formatTable, nil
+	case format != formatTable && format != formatCSV:
+		return "", usagef("--format %q: want table, json or csv", format)
+	case a.asJSON:
+		return "", usagef("--json and --format %s exclude each other", format)
 	}
-	return nil
+	return format, nil
 }
 
 // run prints what the query lists, and how to go on where the limit ended it. It
