@@ -42,6 +42,15 @@ type FileStoreConfig struct {
 	DedupScope DedupScope
 	// MaxFileSize bounds one blob, in bytes. Default: 0, no bound.
 	MaxFileSize int64
+	// Quota bounds what the store holds; a Store that would pass it is
+	// ErrDiskSpace, before a byte is written. It applies to what is stored while it
+	// is set: what is there stays. Default: no bound.
+	Quota Quota
+	// MinFreeBytes is how much is to stay free on the filesystem, in bytes: a Store
+	// that would leave less is ErrDiskSpace, before a byte is written, a stream of
+	// unknown length as it is read. What other programs write, and the store's own
+	// index and sidecars, may still take some of it. Default: 0.
+	MinFreeBytes int64
 	// Sync is the durability. Default: SyncFull.
 	Sync SyncMode
 	// NoSyncFS never uses syncfs(2), which on Linux serves many writers with
@@ -103,6 +112,12 @@ func (c FileStoreConfig) withDefaults() (FileStoreConfig, error) {
 	}
 	if c.MaxFileSize < 0 {
 		return c, fmt.Errorf("%w: MaxFileSize %d is negative", storage.ErrInvalidConfig, c.MaxFileSize)
+	}
+	if err := c.Quota.validate(); err != nil {
+		return c, err
+	}
+	if c.MinFreeBytes < 0 {
+		return c, fmt.Errorf("%w: MinFreeBytes %d is negative", storage.ErrInvalidConfig, c.MinFreeBytes)
 	}
 	if c.Sync == "" {
 		c.Sync = SyncFull

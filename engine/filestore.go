@@ -50,13 +50,15 @@ type FileStore struct {
 // ledger.mu; the ones inside index and blobs come last and are let go before
 // those packages return.
 type store struct {
-	cfg   FileStoreConfig
-	root  *os.Root // of BaseDir
-	ctl   *os.Root // of blobs.ControlDir
-	index Index
-	blobs Blobs
-	mint  mint
-	keys  keyLocks
+	cfg    FileStoreConfig
+	root   *os.Root // of BaseDir
+	ctl    *os.Root // of blobs.ControlDir
+	index  Index
+	blobs  Blobs
+	mint   mint
+	keys   keyLocks
+	room   *room   // nil: nothing is to be kept free
+	limits *limits // nil: there are none
 	// slots bounds how many blobs are between stage and publish.
 	slots  chan struct{}
 	ledger ledger
@@ -210,9 +212,13 @@ func openStore(ctx context.Context, config FileStoreConfig) (_ *store, err error
 		return nil, err
 	}
 	s.blobs = tree
+	if s.room, err = openRoom(s.root, cfg.MinFreeBytes); err != nil {
+		return nil, err
+	}
 	if cfg.decorate != nil {
 		s.index, s.blobs = cfg.decorate(s.index, s.blobs)
 	}
+	s.limits = newLimits(&cfg, s.index, s.room)
 	if err := s.recover(ctx); err != nil {
 		return nil, fmt.Errorf("recover: %w", err)
 	}
@@ -279,6 +285,7 @@ func (s *store) closeParts() error {
 	if s.index != nil {
 		err = errors.Join(err, s.index.Close())
 	}
+	err = errors.Join(err, s.room.close())
 	for _, root := range [...]*os.Root{s.ctl, s.root} {
 		if root != nil {
 			err = errors.Join(err, root.Close())

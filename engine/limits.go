@@ -1,0 +1,310 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"github.com/mediabolt/mediabolt/storage"
+)
+
+// limits keeps a store within quotas and free space. The figures that count are
+// those of the index and of the filesystem; what stores under way are about to add
+// to them is reserved here, from before the first byte is written until it is in
+// those figures or has failed. A nil limits has none.
+//
+// Nobody waits who holds what others may wait for, except that quotas of users and
+// sessions are reserved first: who holds those may wait for the total and for free
+// space, whose holders wait for nobody.
+type limits struct {
+	quota Quota
+	index Index
+	room  *room // nil: MinFreeBytes is not set
+
+	mu       sync.Mutex // guards the rest, and room; held while a figure is read
+	reserved map[bound]int64
+	changed  chan struct{} // closed once less is reserved or used; nil while nobody waits
+}
+
+// bound is a limit, of a user or session where there is one for each.
+type bound struct {
+	limit Limit
+	id    string
+}
+
+// claim is so many bytes against a bound.
+type claim struct {
+	bound
+	bytes int64
+}
+
+// newLimits returns nil where the configuration sets no limit.
+func newLimits(cfg *FileStoreConfig, index Index, r *room) *limits {
+	if cfg.Quota == (Quota{}) && r == nil {
+		return nil
+	}
+	return &limits{quota: cfg.Quota, index: index, room: r, reserved: map[bound]int64{}}
+}
+
+// left is how many bytes a bound still allows, negative when it is passed, and the
+// error for who asks for more. The caller holds mu.
+func (l *limits) left(ctx context.Context, b bound, fresh bool) (int64, *LimitError, error) {
+	e := &LimitError{Limit: b.limit, ID: b.id}
+	var err error
+	switch b.limit {
+	case LimitFree:
+		e.Bytes = l.room.min
+		e.Used, err = l.room.free(fresh)
+		return e.Used - e.Bytes, e, err
+	case LimitTotal:
+		var c storage.Counters
+		c, err = l.index.Counters(ctx)
+		e.Bytes, e.Used = l.quota.TotalBytes, c.PhysicalBytes
+	case LimitUser:
+		e.Bytes = l.quota.UserBytes
+		e.Used, err = l.logical(ctx, storage.UserIDs, b.id)
+	case LimitSession:
+		e.Bytes = l.quota.SessionBytes
+		e.Used, err = l.logical(ctx, storage.SessionIDs, b.id)
+	}
+	return e.Bytes - e.Used, e, err
+}
+
+// logical is the bytes of the references with an ID.
+func (l *limits) logical(ctx context.Context, kind storage.IDKind, id string) (int64, error) {
+	f := storage.RefFilter{UserID: id}
+	if kind == storage.SessionIDs {
+		f = storage.RefFilter{SessionID: id}
+	}
+	var sum int64
+	var after storage.UUID
+	for more := true; more; {
+		page, next, m, err := l.index.Refs(ctx, f, after, 256)
+		if err != nil {
+			return 0, err
+		}
+		for i := range page {
+			sum += page[i].Blob.Size
+		}
+		after, more = next, m
+	}
+	return sum, nil
+}
+
+// fits says whether claims fit beside what is reserved. wait is set where they
+// would without that; what does not fit even then is a *LimitError. The caller
+// holds mu.
+func (l *limits) fits(ctx context.Context, claims []claim) (wait bool, err error) {
+	for _, c := range claims {
+		left, refusal, err := l.left(ctx, c.bound, false)
+		if err == nil && c.limit == LimitFree && c.bytes > left-l.reserved[c.bound] {
+			left, refusal, err = l.left(ctx, c.bound, true)
+		}
+		switch {
+		case err != nil:
+			return false, err
+		case c.bytes > left:
+			refusal.Asked = c.bytes
+			return false, refusal
+		case c.bytes > left-l.reserved[c.bound]:
+			wait = true
+		}
+	}
+	return wait, nil
+}
+
+// reserve reserves all claims at once, after it has waited for others where that
+// helps. Errors: *LimitError, ctx's, or those of the index.
+func (l *limits) reserve(ctx context.Context, claims []claim) error {
+	for {
+		changed, err := l.tryReserve(ctx, claims)
+		if changed == nil || err != nil {
+			return err
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// tryReserve returns what to wait for where the claims do not fit for now.
+func (l *limits) tryReserve(ctx context.Context, claims []claim) (changed <-chan struct{}, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	wait, err := l.fits(ctx, claims)
+	if err != nil {
+		return nil, err
+	}
+	if wait {
+		if l.changed == nil {
+			l.changed = make(chan struct{})
+		}
+		return l.changed, nil
+	}
+	l.hold(claims)
+	return nil, nil
+}
+
+// hold adds claims to what is reserved. The caller holds mu.
+func (l *limits) hold(claims []claim) {
+	for _, c := range claims {
+		if c.bytes > 0 {
+			l.reserved[c.bound] += c.bytes
+		}
+	}
+}
+
+// release lets go of claims, which by now are in the figures or have failed.
+func (l *limits) release(claims []claim) {
+	if len(claims) == 0 {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range claims {
+		if c.bytes == 0 {
+			continue
+		}
+		if l.reserved[c.bound] -= c.bytes; l.reserved[c.bound] == 0 {
+			delete(l.reserved, c.bound)
+		}
+		if c.limit == LimitFree {
+			l.room.wrote(c.bytes)
+		}
+	}
+	l.wake()
+}
+
+// freed is told that a reference has ended.
+func (l *limits) freed() {
+	if l == nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.wake()
+}
+
+// wake lets all who wait look again. The caller holds mu.
+func (l *limits) wake() {
+	if l.changed != nil {
+		close(l.changed)
+		l.changed = nil
+	}
+}
+
+// ticket is what one Store has reserved. A nil ticket is of a store without
+// limits.
+type ticket struct {
+	l             *limits
+	user, session string
+	shares        bool // its bytes may be there already
+	held          []claim
+}
+
+// ticket is for a Store of a reference with metadata m. It must be given back.
+func (s *store) ticket(m *storage.MediaMetadata) *ticket {
+	if s.limits == nil {
+		return nil
+	}
+	_, shares := s.sharedKey(storage.Digest{}, m)
+	return &ticket{l: s.limits, user: m.UserID, session: m.SessionID, shares: shares}
+}
+
+// giveBack lets go of all that is reserved.
+func (t *ticket) giveBack() {
+	if t != nil {
+		t.l.release(t.held)
+		t.held = nil
+	}
+}
+
+func (t *ticket) reserve(ctx context.Context, claims []claim) error {
+	err := t.l.reserve(ctx, claims)
+	if err == nil {
+		t.held = append(t.held, claims...)
+	}
+	return err
+}
+
+// logical is what a reference to n bytes claims, whether they are shared or not:
+// room for none but what the index writes.
+func (t *ticket) logical(n int64) (claims []claim) {
+	if t.l.quota.UserBytes > 0 && t.user != "" {
+		claims = append(claims, claim{bound{LimitUser, t.user}, n})
+	}
+	if t.l.quota.SessionBytes > 0 && t.session != "" {
+		claims = append(claims, claim{bound{LimitSession, t.session}, n})
+	}
+	if t.l.room != nil {
+		claims = append(claims, claim{bound{limit: LimitFree}, 0})
+	}
+	return claims
+}
+
+// physical is what a new blob of n bytes claims, of which some are to be written.
+func (t *ticket) physical(n, written int64) (claims []claim) {
+	if t.l.quota.TotalBytes > 0 {
+		claims = append(claims, claim{bound{limit: LimitTotal}, n})
+	}
+	if t.l.room != nil {
+		claims = append(claims, claim{bound{limit: LimitFree}, t.l.room.blocks(written)})
+	}
+	return claims
+}
+
+// reserveReference reserves what a reference to a payload takes.
+func (t *ticket) reserveReference(ctx context.Context, p *payload) error {
+	if t == nil {
+		return nil
+	}
+	return t.reserve(ctx, t.logical(p.size))
+}
+
+// reserveBlob reserves what the bytes of a payload take. Where they are to heal a
+// blob, they are in the total already, as long as its row is there: when it goes
+// after they were reserved, nobody else gets what that frees.
+func (t *ticket) reserveBlob(ctx context.Context, p *payload, key storage.BlobKey, heals bool) error {
+	switch {
+	case t == nil:
+		return nil
+	case p.refused != nil:
+		return p.refused
+	}
+	written := p.size
+	if p.spool != "" {
+		written = 0 // it is all there
+	}
+	claims := t.physical(p.size, written)
+	if !heals || t.l.quota.TotalBytes == 0 {
+		return t.reserve(ctx, claims)
+	}
+	total := claims[:1]
+	t.l.mu.Lock()
+	t.l.hold(total)
+	t.l.mu.Unlock()
+	if _, err := t.l.index.Blob(ctx, key); err == nil {
+		t.held = append(t.held, total...)
+		return t.reserve(ctx, claims[1:])
+	} else if !errors.Is(err, storage.ErrNotFound) {
+		t.l.release(total)
+		return err
+	}
+	t.l.release(total)
+	return t.reserve(ctx, claims)
+}
+
+// allows says whether content of n bytes or more, of which so many are to be
+// written now, can fit. It looks at what is there alone, for what others have
+// reserved may come to nothing.
+func (t *ticket) allows(ctx context.Context, n, written int64) error {
+	if t == nil {
+		return nil
+	}
+	t.l.mu.Lock()
+	defer t.l.mu.Unlock()
+	_, err := t.l.fits(ctx, append(t.logical(n), t.physical(n, written)...))
+	return err
+}
