@@ -12,6 +12,8 @@ const (
 	FaultPublished = faultPublished
 	FaultRemoved   = faultRemoved
 	FaultSettled   = faultSettled
+	FaultLinked    = faultLinked
+	FaultMoved     = faultMoved
 )
 
 // WithFaults is config with fn called at every fault point.
@@ -44,6 +46,7 @@ func (f *FileStore) Abandon() error {
 	if s == nil {
 		return nil
 	}
+	s.erasures.stop()
 	s.ledger.stop()
 	return s.closeParts()
 }

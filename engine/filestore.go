@@ -14,7 +14,8 @@
 // # Life of a Delete
 //
 // The commit ends the reference and, with the last one, the blob's row, and
-// records the file as an unlink that is owed. Then the files go (delete.go).
+// records the file as an unlink that is owed. Then the files go (delete.go). Where
+// a hold is on the reference there is no commit (held.go).
 package engine
 
 import (
@@ -46,8 +47,8 @@ type FileStore struct {
 	users  sync.WaitGroup // calls under way; Add only while mu is held and closed is false
 }
 
-// store is an open store. Locks are taken in this order: a blob key's, then
-// ledger.mu; the ones inside index and blobs come last and are let go before
+// store is an open store. Locks are taken in this order: holds.mu, a blob key's,
+// then ledger.mu; the ones inside index and blobs come last and are let go before
 // those packages return.
 type store struct {
 	cfg    FileStoreConfig
@@ -56,14 +57,16 @@ type store struct {
 	index  Index
 	blobs  Blobs
 	mint   mint
+	holds  holds
 	keys   keyLocks
 	room   *room   // nil: nothing is to be kept free
 	limits *limits // nil: there are none
 	// slots bounds how many blobs are between stage and publish.
-	slots  chan struct{}
-	ledger ledger
-	faults faultPoints
-	watch  *observer
+	slots    chan struct{}
+	ledger   ledger
+	erasures erasures
+	faults   faultPoints
+	watch    *observer
 }
 
 // maxStaged bounds the blobs between stage and publish, each of which holds a
@@ -219,10 +222,13 @@ func openStore(ctx context.Context, config FileStoreConfig) (_ *store, err error
 		s.index, s.blobs = cfg.decorate(s.index, s.blobs)
 	}
 	s.limits = newLimits(&cfg, s.index, s.room)
+	s.openHolds()
+	s.openErasures()
 	if err := s.recover(ctx); err != nil {
 		return nil, fmt.Errorf("recover: %w", err)
 	}
 	s.ledger.start(s)
+	s.startErasures()
 	cfg.Logger.Debug("opened", "store", cfg.BaseDir, "organization", s.cfg.Organization, "took", time.Since(begun))
 	return s, nil
 }
@@ -263,6 +269,7 @@ func syncAbove(dir string) error {
 
 func (s *store) close() error {
 	begun := time.Now()
+	s.erasures.stop()
 	s.ledger.stop()
 	err := s.checkpoint(context.Background(), true)
 	if err == nil {

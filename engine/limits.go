@@ -72,23 +72,8 @@ func (l *limits) left(ctx context.Context, b bound, fresh bool) (int64, *LimitEr
 
 // logical is the bytes of the references with an ID.
 func (l *limits) logical(ctx context.Context, kind storage.IDKind, id string) (int64, error) {
-	f := storage.RefFilter{UserID: id}
-	if kind == storage.SessionIDs {
-		f = storage.RefFilter{SessionID: id}
-	}
-	var sum int64
-	var after storage.UUID
-	for more := true; more; {
-		page, next, m, err := l.index.Refs(ctx, f, after, 256)
-		if err != nil {
-			return 0, err
-		}
-		for i := range page {
-			sum += page[i].Blob.Size
-		}
-		after, more = next, m
-	}
-	return sum, nil
+	u, err := l.index.Usage(ctx, kind, id)
+	return u.Bytes, err
 }
 
 // fits says whether claims fit beside what is reserved. wait is set where they

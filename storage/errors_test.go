@@ -28,6 +28,8 @@ var sentinels = map[error]string{
 	storage.ErrInvalidMedia:  "invalid media",
 	storage.ErrTooLarge:      "media too large",
 	storage.ErrInvalidQuery:  "invalid query",
+	storage.ErrInvalidHold:   "invalid hold",
+	storage.ErrHeld:          "media is held",
 	storage.ErrInvalidConfig: "invalid configuration",
 	storage.ErrLocked:        "store is locked",
 	storage.ErrClosed:        "store is closed",

@@ -22,8 +22,8 @@ import (
 // Run uses the store in target's directory, which need not exist, in every way
 // that has a protocol of its own: it is created, gets new blobs, equal ones one
 // after the other and at once, long streams; references are deleted, also the
-// last of a blob, and twice; files vanish or are cut and are healed; it is
-// closed and opened again, with and without deduplication and in every
+// last of a blob, and twice; files vanish or are cut and are healed; holds begin
+// and end, and deletions are refused for them; it is closed and opened again, with and without deduplication and in every
 // organization. The seed decides about contents and the order of the mixed
 // part.
 //
@@ -33,6 +33,7 @@ func Run(ctx context.Context, target Target, seed uint64, journal *Journal) erro
 	s := &script{target: target, journal: journal, seed: seed, rand: rand.New(rand.NewPCG(seed, 1))}
 	s.session(ctx, engine.FileStoreConfig{EnableDeduplication: true}, s.first)
 	s.session(ctx, engine.FileStoreConfig{EnableDeduplication: true}, s.heal)
+	s.session(ctx, engine.FileStoreConfig{EnableDeduplication: true}, s.hold)
 	s.session(ctx, engine.FileStoreConfig{Organization: storage.OrganizationByRun}, s.single)
 	s.session(ctx, engine.FileStoreConfig{Organization: storage.OrganizationFlat, EnableDeduplication: true, NoSyncFS: true}, s.mixed)
 	s.session(ctx, engine.FileStoreConfig{Organization: storage.OrganizationByConversation, EnableDeduplication: true}, s.mixed)
@@ -175,6 +176,29 @@ func (s *script) heal(ctx context.Context) {
 	if ref := s.put(ctx, c, place); ref != "" && s.client.harm(ctx, s.target.Dir, ref, c, -1) == nil {
 		atOnce(2, func(int) { s.putReader(ctx, c, place) })
 	}
+}
+
+// hold has holds begin and end, often enough for their journal to be made and made
+// anew. One stays, and with it what it is on.
+func (s *script) hold(ctx context.Context) {
+	place := Place{Session: "held", Conversation: "conversation"}
+	session := engine.HoldTarget{Kind: engine.HoldSession, ID: place.Session}
+	kept, passing := Held{"kept", session}, Held{"passing", session}
+	early, _ := s.client.Put(ctx, s.content(4000), place) // the journal has the error
+	if s.client.Hold(ctx, kept) != nil {
+		return
+	}
+	late, _ := s.client.Put(ctx, s.content(4000), place)
+	pin := Held{"pin", engine.HoldTarget{Kind: engine.HoldReference, ID: early}}
+	_ = s.client.Hold(ctx, pin)
+	for range 2 {
+		_ = s.client.Hold(ctx, passing)
+		_ = s.client.Refused(ctx, early)
+		_ = s.client.Refused(ctx, late)
+		_ = s.client.Release(ctx, passing)
+	}
+	_ = s.client.Release(ctx, pin)
+	_ = s.client.Refused(ctx, early)
 }
 
 // single is a time without deduplication.
