@@ -72,3 +72,17 @@ func (f *FileStore) Checkpoint(ctx context.Context) error {
 	defer leave()
 	return s.checkpoint(ctx, true)
 }
+
+// RoomAge is how long a look at the free space is good for.
+const RoomAge = roomAge
+
+// FreeSpaceReader reads what is free on the filesystem of an open store.
+func (f *FileStore) FreeSpaceReader() func() error {
+	dir, err := f.store.root.Open(".")
+	return func() error {
+		if err == nil {
+			_, err = readFreeSpace(dir)
+		}
+		return err
+	}
+}

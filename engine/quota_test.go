@@ -367,7 +367,7 @@ func (h *hammered) step(r *rand.Rand) error {
 }
 
 // hammerSizes have the smallest first.
-var hammerSizes = []int{97, 1500, 40_000, 1<<20 + 300<<10}
+var hammerSizes = []int{97, 1500, 40_000, 1<<20 + 1000}
 
 // over is an error if the store is over its quota.
 func (h *hammered) over() error {
@@ -392,46 +392,59 @@ func (h *hammered) over() error {
 func TestQuotasHammered(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
-	for name, quota := range map[string]engine.Quota{
-		"total":   {TotalBytes: 4_000_000},
-		"user":    {UserBytes: 3_000_000},
-		"session": {SessionBytes: 2_500_000},
-		"all":     {TotalBytes: 5_000_000, UserBytes: 2_500_000, SessionBytes: 2_000_000},
+	for _, c := range []struct {
+		name  string
+		dedup bool
+		quota engine.Quota
+	}{
+		{"total", true, engine.Quota{TotalBytes: 4_000_000}},
+		{"total", false, engine.Quota{TotalBytes: 4_000_000}},
+		{"user", true, engine.Quota{UserBytes: 3_000_000}},
+		{"session", false, engine.Quota{SessionBytes: 2_500_000}},
+		{"all", true, engine.Quota{TotalBytes: 5_000_000, UserBytes: 2_500_000, SessionBytes: 2_000_000}},
 	} {
-		for _, dedup := range []bool{true, false} {
-			t.Run(fmt.Sprintf("%s/dedup=%v", name, dedup), func(t *testing.T) {
-				h := &hammered{quota: quota, f: mustOpen(t, engine.FileStoreConfig{BaseDir: t.TempDir(), EnableDeduplication: dedup, Sync: engine.SyncNone, Quota: quota})}
-				quit := make(chan struct{})
-				var watching sync.WaitGroup
-				watching.Go(func() {
-					for {
-						select {
-						case <-quit:
-							return
-						default:
-						}
-						if err := h.over(); err != nil {
-							t.Error(err)
-							return
-						}
+		t.Run(fmt.Sprintf("%s/dedup=%v", c.name, c.dedup), func(t *testing.T) {
+			h := &hammered{quota: c.quota, f: mustOpen(t, engine.FileStoreConfig{
+				BaseDir: t.TempDir(), EnableDeduplication: c.dedup, Sync: engine.SyncNone, Quota: c.quota,
+			})}
+			stop := h.watch(t)
+			atOnce(t, 64, func(i int) error {
+				r := rand.New(rand.NewPCG(seed, uint64(i)))
+				for range 20 {
+					if err := h.step(r); err != nil {
+						return err
 					}
-				})
-				atOnce(t, 64, func(i int) error {
-					r := rand.New(rand.NewPCG(seed, uint64(i)))
-					for range 30 {
-						if err := h.step(r); err != nil {
-							return err
-						}
-					}
-					return nil
-				})
-				close(quit)
-				watching.Wait()
-				require.NoError(t, h.over())
-				require.Positive(t, h.full.Load(), "nothing was refused")
-				h.fill(t)
+				}
+				return nil
 			})
+			stop()
+			require.NoError(t, h.over())
+			require.Positive(t, h.full.Load(), "nothing was refused")
+			h.fill(t)
+		})
+	}
+}
+
+// watch looks again and again whether the store is over its quota, until stop.
+func (h *hammered) watch(t *testing.T) (stop func()) {
+	quit := make(chan struct{})
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		for {
+			select {
+			case <-quit:
+				return
+			case <-time.After(time.Millisecond):
+			}
+			if err := h.over(); err != nil {
+				t.Error(err)
+				return
+			}
 		}
+	})
+	return func() {
+		close(quit)
+		watching.Wait()
 	}
 }
 

@@ -9,7 +9,8 @@ import (
 )
 
 // roomAge is how long a look at the free space of the filesystem is good for, as
-// long as it says that there is enough.
+// long as it says that there is enough. A look takes 3 µs (BenchmarkFreeSpace, on
+// ext4 and tmpfs), on a filesystem of a network perhaps much more.
 const roomAge = 50 * time.Millisecond
 
 // room is what is free on the filesystem of a store, for limits, whose mutex guards

@@ -29,6 +29,7 @@ type put struct {
 	wrapPCM      bool
 	organization string
 	scope        string
+	limits       limitFlags
 	labels       []string
 	info         storage.MediaInfo
 	metadata     storage.MediaMetadata
@@ -56,6 +57,9 @@ With --dedup-scope, equal bytes are kept once within each user or session only, 
 what is stored for one tells nothing of what others have; without --user, or
 --session, each file is then a copy of its own. It holds for what this command
 stores: say it each time.
+
+--quota, --user-quota, --session-quota and --min-free refuse what would pass them,
+before a byte of it is written. They too hold for this command alone.
 
 With --wrap-pcm, raw PCM is stored as WAV files, which play everywhere. Its --mime is
 audio/pcm (little-endian), or audio/L8, audio/L16 or audio/L24 (big-endian), with
@@ -95,6 +99,7 @@ and one channel. The label converted_from keeps that type.`,
 	flags.StringVar(&p.scope, "dedup-scope", string(engine.ScopeGlobal), "`SCOPE` within which equal bytes are kept once: global, per-user or per-session")
 	flags.BoolVar(&p.wrapPCM, "wrap-pcm", false, "store raw PCM, of the type that --mime gives, as WAV")
 	flags.StringVar(&p.organization, "organization", "", "`MODE` of the directories of new files: flat, by-conversation, by-session (default) or by-run")
+	p.limits.addTo(cmd)
 	for flag, choices := range map[string][]string{"organization": modeNames(), "dedup-scope": scopeNames()} {
 		complete := cobra.FixedCompletions(choices, cobra.ShellCompDirectiveNoFileComp)
 		if err := cmd.RegisterFlagCompletionFunc(flag, complete); err != nil {
@@ -125,6 +130,8 @@ func (p *put) run(ctx context.Context, args []string) error {
 		EnableDeduplication: p.dedup && !p.noDedup,
 		DedupScope:          engine.DedupScope(p.scope),
 		WrapPCM:             p.wrapPCM,
+		Quota:               p.limits.quota,
+		MinFreeBytes:        p.limits.minFree,
 		Organization:        storage.OrganizationMode(p.organization),
 	}
 	fresh := !isStore(dir)
@@ -171,6 +178,9 @@ func (p *put) check() error {
 		if err := p.checkPCM(); err != nil {
 			return err
 		}
+	}
+	if err := p.limits.check(); err != nil {
+		return err
 	}
 	if err := p.metadata.Validate(); err != nil {
 		return err
