@@ -73,8 +73,8 @@ func (f *FileStore) Checkpoint(ctx context.Context) error {
 	return s.checkpoint(ctx, true)
 }
 
-// RoomAge is how long a look at the free space is good for.
-const RoomAge = roomAge
+// FigureAge is how long a figure is used.
+const FigureAge = figureAge
 
 // FreeSpaceReader reads what is free on the filesystem of an open store.
 func (f *FileStore) FreeSpaceReader() func() error {

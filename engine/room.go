@@ -1,29 +1,23 @@
 package engine
 
 import (
+	"errors"
 	"fmt"
 	"os"
-	"time"
 
 	"github.com/mediabolt/mediabolt/storage"
 )
 
-// roomAge is how long a look at the free space of the filesystem is good for, as
-// long as it says that there is enough. A look takes 3 µs (BenchmarkFreeSpace, on
-// ext4 and tmpfs), on a filesystem of a network perhaps much more.
-const roomAge = 50 * time.Millisecond
-
-// room is what is free on the filesystem of a store, for limits, whose mutex guards
-// it.
+// room is what is free on the filesystem of a store.
 type room struct {
-	min  int64 // MinFreeBytes
-	dir  *os.File
-	last freeSpace // at some time, less what was written since
-	at   time.Time
+	min   int64 // MinFreeBytes
+	dir   *os.File
+	block int64 // size of the filesystem's blocks, in bytes; 0: not known
 }
 
 // freeSpace is what is free on a filesystem for who has no privileges, in bytes,
-// and the size of its blocks.
+// and the size of its blocks. To read it takes 3 µs (BenchmarkFreeSpace, on ext4 and
+// tmpfs), on a filesystem of a network perhaps much more.
 type freeSpace struct {
 	bytes, block int64
 }
@@ -37,11 +31,11 @@ func openRoom(root *os.Root, min int64) (*room, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &room{min: min, dir: dir}
-	if _, err := r.free(true); err != nil {
-		return nil, fmt.Errorf("%w: MinFreeBytes: %w", storage.ErrInvalidConfig, err)
+	now, err := readFreeSpace(dir)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("%w: MinFreeBytes: free space of %s: %w", storage.ErrInvalidConfig, dir.Name(), err), dir.Close())
 	}
-	return r, nil
+	return &room{min: min, dir: dir, block: now.block}, nil
 }
 
 func (r *room) close() error {
@@ -51,26 +45,19 @@ func (r *room) close() error {
 	return r.dir.Close()
 }
 
-// free is how many bytes are free, just now where that is asked for.
-func (r *room) free(fresh bool) (int64, error) {
-	if !fresh && time.Since(r.at) < roomAge {
-		return r.last.bytes, nil
-	}
+// free is how many bytes are free just now.
+func (r *room) free() (int64, error) {
 	now, err := readFreeSpace(r.dir)
 	if err != nil {
 		return 0, fmt.Errorf("free space of %s: %w", r.dir.Name(), err)
 	}
-	r.last, r.at = now, time.Now()
 	return now.bytes, nil
 }
 
-// wrote is told of bytes that may have been written since the last look.
-func (r *room) wrote(n int64) { r.last.bytes -= n }
-
 // blocks is what n bytes take in blocks, in bytes.
 func (r *room) blocks(n int64) int64 {
-	if n == 0 || r.last.block <= 0 {
+	if n == 0 || r.block == 0 {
 		return n
 	}
-	return (n + r.last.block - 1) / r.last.block * r.last.block
+	return (n + r.block - 1) / r.block * r.block
 }

@@ -50,7 +50,7 @@ func TestMinFreeBytes(t *testing.T) {
 			leave := func(n int64) {
 				d.fill(t)
 				d.free(t, n)
-				time.Sleep(4 * engine.RoomAge) // a look before that was good for so long
+				time.Sleep(4 * engine.FigureAge) // a look before that was good for so long
 			}
 			leave(least + 1<<20 - 8<<10)
 			before := mustStats(t, f)
