@@ -287,6 +287,51 @@ func TestQuotaLetsHeal(t *testing.T) {
 	require.Equal(t, int64(5000), mustStats(t, f).PhysicalBytes)
 }
 
+// interrupted is an index that does something before it makes the first staged
+// addition that comes once it is armed.
+type interrupted struct {
+	engine.Index
+	armed atomic.Bool
+	do    func()
+}
+
+func (i *interrupted) Add(ctx context.Context, add *storage.Addition) (storage.BlobRow, error) {
+	if add.Staged && i.armed.CompareAndSwap(true, false) {
+		i.do()
+	}
+	return i.Index.Add(ctx, add)
+}
+
+// The row of a blob may go just when its bytes are brought to heal it, which makes
+// them new ones: nobody else gets the room meanwhile.
+func TestQuotaWhenWhatIsHealedGoes(t *testing.T) {
+	ctx := context.Background()
+	between := &interrupted{}
+	config := engine.WithSeams(engine.FileStoreConfig{BaseDir: t.TempDir(), EnableDeduplication: true, Quota: engine.Quota{TotalBytes: 5000}},
+		func(i engine.Index, b engine.Blobs) (engine.Index, engine.Blobs) {
+			between.Index = i
+			return between, b
+		})
+	f := mustOpen(t, config)
+	ref := mustStore(t, f, bytesOf(5000, 1), storage.MediaMetadata{})
+	require.NoError(t, f.Checkpoint(ctx))
+	require.NoError(t, os.Remove(filepath.Join(config.BaseDir, filepath.FromSlash(ref.Metadata["path"]))))
+	deleted, other := make(chan error, 1), make(chan error, 1)
+	between.do = func() {
+		go func() { deleted <- f.Delete(ctx, ref) }() // it waits with the file for this Store
+		for mustStats(t, f).Blobs > 0 {
+			time.Sleep(time.Millisecond)
+		}
+		go func() { _, err := f.Store(ctx, content(bytesOf(5000, 2)), storage.MediaMetadata{}); other <- err }()
+		time.Sleep(50 * time.Millisecond)
+	}
+	between.armed.Store(true)
+	mustStore(t, f, bytesOf(5000, 1), storage.MediaMetadata{})
+	require.NoError(t, <-deleted)
+	require.ErrorIs(t, <-other, storage.ErrDiskSpace)
+	require.Equal(t, int64(5000), mustStats(t, f).PhysicalBytes)
+}
+
 // A quota that is set below what is there stops stores and nothing else.
 func TestQuotaLowered(t *testing.T) {
 	config := engine.FileStoreConfig{BaseDir: t.TempDir()}
