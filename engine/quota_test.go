@@ -224,6 +224,8 @@ func TestQuotaWaitsForOthers(t *testing.T) {
 					return nil
 				})
 			f := mustOpen(t, config)
+			letGo := sync.OnceFunc(func() { close(goOn) })
+			defer letGo()
 			m := storage.MediaMetadata{UserID: "u", SessionID: "s"}
 			first, second, third := make(chan error, 1), make(chan error, 1), make(chan error, 1)
 			go func() { _, err := f.Store(ctx, content(bytesOf(600, 1)), m); first <- err }()
@@ -241,7 +243,7 @@ func TestQuotaWaitsForOthers(t *testing.T) {
 				t.Fatalf("did not wait: %v", err)
 			default:
 			}
-			close(goOn)
+			letGo()
 			if fails {
 				require.Error(t, <-first)
 				require.NoError(t, <-second)
