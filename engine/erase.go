@@ -132,7 +132,7 @@ func checkErase(q *Query, options *EraseOptions) error {
 		return err
 	}
 	switch {
-	case !q.filters():
+	case !q.Narrows():
 		return fmt.Errorf("%w: it has no filter, and would erase everything", storage.ErrInvalidQuery)
 	case q.Order != "" || q.Limit != 0 || q.Cursor != "":
 		return fmt.Errorf("%w: an order, limit or cursor is for lists, not for erasing", storage.ErrInvalidQuery)
@@ -169,6 +169,9 @@ func (e *erasing) run(ctx context.Context) error {
 		return err
 	}
 	if err := e.traces(ctx); err != nil {
+		return err
+	}
+	if err := e.s.holds.forget(); err != nil {
 		return err
 	}
 	// That everything is gone is durable before the ledger says so.

@@ -60,11 +60,18 @@ func erasable(t testing.TB, f *engine.FileStore) (kept map[string][]byte) {
 	mustStore(t, f, other, doomed) // its lines are in a sidecar of the other session
 	// Ended before the erasure, yet told of in a sidecar and in the name of a directory.
 	before := mustStore(t, f, large, doomed)
+	ctx := context.Background()
+	passing := engine.HoldTarget{Kind: engine.HoldSession, ID: "doomed"}
+	require.NoError(t, f.Hold(ctx, engine.Hold{Name: "passing", Target: passing},
+		engine.Hold{Name: "a", Target: engine.HoldTarget{Kind: engine.HoldSession, ID: "nobody"}},
+		engine.Hold{Name: "b", Target: engine.HoldTarget{Kind: engine.HoldSession, ID: "nobody"}}))
+	_, err := f.Release(ctx, "passing", passing)
+	require.NoError(t, err)
 	kept[mustStore(t, f, large, others).ID] = large
 	third := mustStore(t, f, other, doomed)
-	require.NoError(t, f.Checkpoint(context.Background()))
+	require.NoError(t, f.Checkpoint(ctx))
 	for _, ref := range []*storage.StorageReference{before, third} {
-		require.NoError(t, f.Delete(context.Background(), ref))
+		require.NoError(t, f.Delete(ctx, ref))
 	}
 	return kept
 }
@@ -335,4 +342,23 @@ func TestEraseStopsWithItsContext(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, done, 1)
 	requireErased(t, f, config.BaseDir, kept)
+}
+
+// A file of somebody else keeps the directory of a session, which is told of.
+func TestEraseTellsOfForeignFiles(t *testing.T) {
+	config := engine.FileStoreConfig{BaseDir: t.TempDir(), EnableDeduplication: true}
+	f := mustOpen(t, config)
+	mustStore(t, f, small, someIDs)
+	litter := filepath.Join(config.BaseDir, "session", ".DS_Store")
+	require.NoError(t, os.WriteFile(litter, nil, 0o600))
+	done, err := f.Erase(context.Background(), engine.Query{SessionID: "session"}, engine.EraseOptions{})
+	require.NoError(t, err)
+	require.EqualValues(t, 1, done.References)
+	require.EqualValues(t, 1, done.Failed)
+	require.Equal(t, "session", done.Failures[0].Path)
+	require.NoError(t, os.Remove(litter))
+	done, err = f.Erase(context.Background(), engine.Query{SessionID: "session"}, engine.EraseOptions{})
+	require.NoError(t, err)
+	require.Zero(t, done.Failed)
+	require.NoDirExists(t, filepath.Join(config.BaseDir, "session"))
 }

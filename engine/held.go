@@ -87,6 +87,21 @@ func (h *holds) compact() error {
 	if h.records <= 2*h.live {
 		return nil
 	}
+	return h.rewrite()
+}
+
+// forget leaves the holds that ended out of the journal, for good.
+func (h *holds) forget() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.records == h.live {
+		return nil
+	}
+	return h.rewrite()
+}
+
+// rewrite writes the journal anew, of the holds in force. The caller holds mu alone.
+func (h *holds) rewrite() error {
 	list := h.list()
 	records := make([]holdRecord, len(list))
 	for i := range list {

@@ -178,6 +178,9 @@ func (m *mover) commit(ctx context.Context) {
 	for i := range m.list {
 		switch {
 		case !m.linked[i], errors.Is(m.failed[i], storage.ErrInDoubt):
+		case errors.Is(m.failed[i], storage.ErrNotFound): // the blob has gone meanwhile
+			m.failed[i] = nil
+			m.undo(ctx, &m.list[i])
 		case m.failed[i] != nil:
 			m.undo(ctx, &m.list[i])
 		default:

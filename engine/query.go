@@ -105,8 +105,8 @@ func (q *Query) validate() error {
 	return nil
 }
 
-// filters says whether the query narrows anything.
-func (q *Query) filters() bool {
+// Narrows says whether the query has a filter at all.
+func (q *Query) Narrows() bool {
 	return q.filter() != storage.RefFilter{Newest: q.Order == Newest} || q.Type != "" || q.MimeType != "" || len(q.Labels) > 0 ||
 		q.SizeFrom > 0 || q.SizeTo > 0 || !q.CreatedFrom.IsZero() || !q.CreatedTo.IsZero() || !q.AddedFrom.IsZero() || !q.AddedTo.IsZero()
 }

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -30,8 +31,11 @@ func (e *erasing) traces(ctx context.Context) error {
 	var after storage.BlobKey
 	for {
 		page, err := e.s.index.Blobs(ctx, after, tracePage)
-		if err != nil || len(page) == 0 {
+		if err != nil {
 			return err
+		}
+		if len(page) == 0 {
+			return e.directories(ctx, ids)
 		}
 		after = page[len(page)-1].Key
 		var list []relocation
@@ -53,6 +57,20 @@ func (e *erasing) traces(ctx context.Context) error {
 			e.told(e.Erasure)
 		}
 	}
+}
+
+// directories removes those of the IDs that a removal of a file has left behind.
+func (e *erasing) directories(ctx context.Context, ids []erasedID) error {
+	for _, id := range ids {
+		foreign, err := e.s.blobs.PruneNamed(ctx, id.kind, id.id)
+		for _, dir := range foreign {
+			e.fail(EraseFailure{Path: dir, Err: fmt.Errorf("%w: the directory has files that are not of this store: remove them", storage.ErrPermission)})
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (e *erasing) moveAway(ctx context.Context, part []relocation) error {

@@ -25,6 +25,9 @@ const (
 	KindDelete      Kind = "delete"
 	KindHold        Kind = "hold"
 	KindRelease     Kind = "release"
+	// KindErase is the erasure of a session, whose references are deletions of their own.
+	KindErase      Kind = "erase"
+	KindReorganize Kind = "reorganize"
 	// KindRefused is a deletion of what is held. It is acknowledged where it is
 	// refused for that.
 	KindRefused Kind = "refused"
@@ -65,8 +68,9 @@ type Op struct {
 	Content Content `json:"content"` // of a store or a harm
 	Place   Place   `json:"place"`   // of a store
 	Ref     string  `json:"ref,omitempty"`
-	Hold    Held    `json:"hold,omitzero"` // of a hold or a release
-	Begun   int64   `json:"begun"`         // by the journal's clock
+	Hold    Held    `json:"hold,omitzero"`  // of a hold or a release
+	Part    uint64  `json:"part,omitempty"` // number of the erasure that a delete is part of
+	Begun   int64   `json:"begun"`          // by the journal's clock
 	Ended   int64   `json:"ended,omitempty"`
 	Outcome Outcome `json:"outcome,omitempty"`
 	Error   string  `json:"error,omitempty"`
