@@ -32,8 +32,11 @@ func openRoom(root *os.Root, min int64) (*room, error) {
 		return nil, err
 	}
 	now, err := readFreeSpace(dir)
+	if errors.Is(err, errors.ErrUnsupported) {
+		err = fmt.Errorf("%w: MinFreeBytes: %w", storage.ErrInvalidConfig, err)
+	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("%w: MinFreeBytes: free space of %s: %w", storage.ErrInvalidConfig, dir.Name(), err), dir.Close())
+		return nil, errors.Join(fmt.Errorf("free space of %s: %w", dir.Name(), err), dir.Close())
 	}
 	return &room{min: min, dir: dir, block: now.block}, nil
 }
