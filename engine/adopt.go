@@ -137,8 +137,8 @@ func (a *Adoption) StoreReader(ctx context.Context, r io.Reader, in Arrival) (*s
 	maps.Copy(labels, in.Metadata.Labels)
 	labels[AdoptedFrom] = originLabel(in.Origins[0])
 	in.Metadata.Labels = labels
-	ref, err := a.f.put(ctx, in.Info, in.Metadata, func(s *store) (*payload, string, error) {
-		p, err := s.fromReader(ctx, r, knownSize(r))
+	ref, err := a.f.put(ctx, in.Info, in.Metadata, func(s *store, t *ticket) (*payload, string, error) {
+		p, err := s.fromReader(ctx, r, knownSize(r), t)
 		if err == nil && in.Count > 1 {
 			p.count = in.Count
 		}

@@ -62,6 +62,7 @@ func (s *store) delete(ctx context.Context, id storage.ID) (storage.Removal, err
 
 // payRemoval does to the tree what a committed removal owes.
 func (s *store) payRemoval(ctx context.Context, id storage.UUID, r *storage.Removal) {
+	s.limits.freed()
 	if r.Counted {
 		s.mirror(ctx, &r.Blob, &storage.SidecarLine{Ref: &r.Ref})
 		return

@@ -431,6 +431,57 @@ func ExampleFileStore_URL() {
 	// Output: file:/// no-conversation/<ID>.txt
 }
 
+// Usage tells who takes how much, and what deleting a group would free.
+func ExampleFileStore_Usage() {
+	ctx := context.Background()
+	store, cleanup := exampleStore()
+	defer cleanup()
+	for _, session := range []string{"morning", "evening"} {
+		for _, text := range []string{"the same in both", "only this " + session} {
+			_, err := store.StoreReader(ctx, strings.NewReader(text), storage.MediaInfo{}, storage.MediaMetadata{SessionID: session})
+			if err != nil {
+				log.Fatal(err)
+			}
+		}
+	}
+	report, err := store.Usage(ctx, engine.UsageBySession)
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, u := range append(report.Groups, report.Total) {
+		fmt.Printf("%q: %d references, %d bytes, %d of its own, %d shared\n", u.Group, u.References, u.LogicalBytes, u.ExclusiveBytes, u.SharedBytes)
+	}
+	// Output:
+	// "evening": 2 references, 33 bytes, 17 of its own, 16 shared
+	// "morning": 2 references, 33 bytes, 17 of its own, 16 shared
+	// "": 4 references, 66 bytes, 34 of its own, 16 shared
+}
+
+// A quota refuses what would pass it, and says its figures.
+func ExampleQuota() {
+	ctx := context.Background()
+	dir, err := os.MkdirTemp("", "mediabolt-example")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	store, err := engine.Open(ctx, engine.FileStoreConfig{BaseDir: dir, Quota: engine.Quota{UserBytes: 20}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer store.Close()
+	user := storage.MediaMetadata{UserID: "ada"}
+	for range 2 {
+		_, err = store.StoreReader(ctx, strings.NewReader("twelve bytes"), storage.MediaInfo{}, user)
+	}
+	var limit *engine.LimitError
+	if errors.As(err, &limit) && errors.Is(err, storage.ErrDiskSpace) {
+		fmt.Println(limit)
+	}
+	// Output:
+	// insufficient disk space: the quota of user "ada" is 20 bytes: 12 are used, 12 more were asked for
+}
+
 // A hold keeps what a session has, and will have, from being deleted.
 func ExampleFileStore_Hold() {
 	ctx := context.Background()

@@ -82,3 +82,17 @@ func (f *FileStore) Checkpoint(ctx context.Context) error {
 func OriginsHeaderOf(magic string) []byte {
 	return sealOrigin(append([]byte(magic), make([]byte, originBody-len(magic))...), 0)
 }
+
+// FigureAge is how long a figure is used.
+const FigureAge = figureAge
+
+// FreeSpaceReader reads what is free on the filesystem of an open store.
+func (f *FileStore) FreeSpaceReader() func() error {
+	dir, err := f.store.root.Open(".")
+	return func() error {
+		if err == nil {
+			_, err = readFreeSpace(dir)
+		}
+		return err
+	}
+}

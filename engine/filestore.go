@@ -58,14 +58,16 @@ type FileStore struct {
 // then ledger.mu; the ones inside index and blobs come last and are let go before
 // those packages return.
 type store struct {
-	cfg   FileStoreConfig
-	root  *os.Root // of BaseDir
-	ctl   *os.Root // of blobs.ControlDir
-	index Index
-	blobs Blobs
-	mint  mint
-	holds holds
-	keys  keyLocks
+	cfg    FileStoreConfig
+	root   *os.Root // of BaseDir
+	ctl    *os.Root // of blobs.ControlDir
+	index  Index
+	blobs  Blobs
+	mint   mint
+	holds  holds
+	keys   keyLocks
+	room   *room   // nil: nothing is to be kept free
+	limits *limits // nil: there are none
 	// slots bounds how many blobs are between stage and publish.
 	slots    chan struct{}
 	ledger   ledger
@@ -222,9 +224,13 @@ func openStore(ctx context.Context, config FileStoreConfig) (_ *store, err error
 		return nil, err
 	}
 	s.blobs = tree
+	if s.room, err = openRoom(s.root, cfg.MinFreeBytes); err != nil {
+		return nil, err
+	}
 	if cfg.decorate != nil {
 		s.index, s.blobs = cfg.decorate(s.index, s.blobs)
 	}
+	s.limits = newLimits(&cfg, s.index, s.room)
 	s.openHolds()
 	s.openErasures()
 	s.openOrigins()
@@ -296,6 +302,7 @@ func (s *store) closeParts() error {
 	if s.index != nil {
 		err = errors.Join(err, s.index.Close())
 	}
+	err = errors.Join(err, s.room.close())
 	for _, root := range [...]*os.Root{s.ctl, s.root} {
 		if root != nil {
 			err = errors.Join(err, root.Close())

@@ -63,7 +63,7 @@ func (v *verification) foreign(file *storage.TreeFile) error {
 
 // named says whether a row names a file. The row is found by the file's name:
 // the key of a blob of its own is the UUID, that of a shared one begins with
-// the hash.
+// the hash, whoever may share it.
 func (v *verification) named(file *storage.TreeFile) (bool, error) {
 	row, err := v.s.index.Blob(v.ctx, storage.UUIDKey(file.ID.UUID))
 	if err == nil {
@@ -73,7 +73,16 @@ func (v *verification) named(file *storage.TreeFile) (bool, error) {
 	}
 	var low storage.Digest
 	copy(low[:], file.ID.Hash[:])
-	prefix := string(storage.DigestKey(low)[:1+len(file.ID.Hash)])
+	for _, first := range [...]storage.BlobKey{storage.DigestKey(low), storage.ScopedKey(low, storage.Scope{})} {
+		if named, err := v.namedFrom(string(first[:1+len(file.ID.Hash)]), file); named || err != nil {
+			return named, err
+		}
+	}
+	return false, nil
+}
+
+// namedFrom says whether a row names a file whose key begins with a prefix.
+func (v *verification) namedFrom(prefix string, file *storage.TreeFile) (bool, error) {
 	// Just before the first key with that prefix.
 	for after := storage.BlobKey(prefix); ; {
 		page, err := v.s.index.Blobs(v.ctx, after, 8)
