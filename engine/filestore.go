@@ -62,8 +62,10 @@ type store struct {
 	// slots bounds how many blobs are between stage and publish.
 	slots  chan struct{}
 	ledger ledger
-	faults faultPoints
-	watch  *observer
+	// sweeper ends references like a caller.
+	sweeper sweeper
+	faults  faultPoints
+	watch   *observer
 }
 
 // maxStaged bounds the blobs between stage and publish, each of which holds a
@@ -220,6 +222,7 @@ func openStore(ctx context.Context, config FileStoreConfig) (_ *store, err error
 		return nil, fmt.Errorf("recover: %w", err)
 	}
 	s.ledger.start(s)
+	s.sweeper.start(s)
 	cfg.Logger.Debug("opened", "store", cfg.BaseDir, "organization", s.cfg.Organization, "took", time.Since(begun))
 	return s, nil
 }
@@ -260,6 +263,7 @@ func syncAbove(dir string) error {
 
 func (s *store) close() error {
 	begun := time.Now()
+	s.sweeper.stop()
 	s.ledger.stop()
 	err := s.checkpoint(context.Background(), true)
 	if err == nil {
@@ -288,6 +292,14 @@ func (s *store) closeParts() error {
 		}
 	}
 	return err
+}
+
+// now is the time by which policies begin and end, as rows keep it.
+func (c *FileStoreConfig) now() time.Time {
+	if c.clock == nil {
+		return now()
+	}
+	return c.clock().UTC().Truncate(time.Microsecond)
 }
 
 // now is the time as rows keep it.

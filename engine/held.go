@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/mediabolt/mediabolt/blobs"
 	"github.com/mediabolt/mediabolt/storage"
@@ -117,6 +118,25 @@ func (s *store) removeUnheld(ctx context.Context, id storage.ID) (storage.Remova
 		}
 	}
 	return s.index.Remove(ctx, id)
+}
+
+// endUnheld ends a reference that is due at a time, as Index.End, unless it is held. A
+// reference's IDs, of which holds are, never change.
+func (s *store) endUnheld(ctx context.Context, ref *storage.RefRow, id storage.ID, due time.Time) (storage.Removal, error) {
+	h := &s.holds
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	if err := s.heldBy(ref, id); err != nil {
+		return storage.Removal{}, err
+	}
+	return s.index.End(ctx, id, due)
+}
+
+// known is why it is not known what is held, or nil.
+func (h *holds) known() error {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return h.unknown
 }
 
 // heldBy is ErrHeld, naming hold and target, where a reference is held, and another
