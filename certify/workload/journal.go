@@ -23,6 +23,8 @@ const (
 	KindStore       Kind = "store"
 	KindStoreReader Kind = "store-reader"
 	KindDelete      Kind = "delete"
+	KindRetain      Kind = "retain"
+	KindExpire      Kind = "expire"
 	KindHold        Kind = "hold"
 	KindRelease     Kind = "release"
 	// KindRefused is a deletion of what is held. It is acknowledged where it is
@@ -50,6 +52,7 @@ type Place struct {
 	Session      string `json:"session,omitempty"`
 	Conversation string `json:"conversation,omitempty"`
 	Run          string `json:"run,omitempty"`
+	Policy       string `json:"policy,omitempty"`
 }
 
 // Held is a hold as a workload tells it from others.
@@ -65,8 +68,9 @@ type Op struct {
 	Content Content `json:"content"` // of a store or a harm
 	Place   Place   `json:"place"`   // of a store
 	Ref     string  `json:"ref,omitempty"`
-	Hold    Held    `json:"hold,omitzero"` // of a hold or a release
-	Begun   int64   `json:"begun"`         // by the journal's clock
+	Policy  string  `json:"policy,omitempty"` // of a retain
+	Hold    Held    `json:"hold,omitzero"`    // of a hold or a release
+	Begun   int64   `json:"begun"`            // by the journal's clock
 	Ended   int64   `json:"ended,omitempty"`
 	Outcome Outcome `json:"outcome,omitempty"`
 	Error   string  `json:"error,omitempty"`

@@ -22,7 +22,8 @@ import (
 // Run uses the store in target's directory, which need not exist, in every way
 // that has a protocol of its own: it is created, gets new blobs, equal ones one
 // after the other and at once, long streams; references are deleted, also the
-// last of a blob, and twice; files vanish or are cut and are healed; holds begin
+// last of a blob, and twice; files vanish or are cut and are healed; policies
+// are given and changed, and references expire; holds begin
 // and end, and deletions are refused for them; it is closed and opened again, with and without deduplication and in every
 // organization. The seed decides about contents and the order of the mixed
 // part.
@@ -34,6 +35,7 @@ func Run(ctx context.Context, target Target, seed uint64, journal *Journal) erro
 	s.session(ctx, engine.FileStoreConfig{EnableDeduplication: true}, s.first)
 	s.session(ctx, engine.FileStoreConfig{EnableDeduplication: true}, s.heal)
 	s.session(ctx, engine.FileStoreConfig{EnableDeduplication: true}, s.hold)
+	s.session(ctx, engine.FileStoreConfig{EnableDeduplication: true}, s.retain)
 	s.session(ctx, engine.FileStoreConfig{Organization: storage.OrganizationByRun}, s.single)
 	s.session(ctx, engine.FileStoreConfig{Organization: storage.OrganizationFlat, EnableDeduplication: true, NoSyncFS: true}, s.mixed)
 	s.session(ctx, engine.FileStoreConfig{Organization: storage.OrganizationByConversation, EnableDeduplication: true}, s.mixed)
@@ -229,15 +231,19 @@ func (s *script) mixed(ctx context.Context) {
 		s.mu.Unlock()
 		for range mixedSteps {
 			place := Place{Session: fmt.Sprint("mixed ", r.IntN(3)), Conversation: fmt.Sprint("conversation ", r.IntN(2))}
-			switch n := r.IntN(10); {
+			switch n := r.IntN(12); {
 			case n < 3:
 				s.put(ctx, few[r.IntN(len(few))], place)
 			case n < 5:
 				s.put(ctx, s.content(r.IntN(16<<10)), place)
 			case n < 6:
 				s.putReader(ctx, s.content(r.IntN(16<<10)), place)
-			default:
+			case n < 10:
 				s.delete(ctx, s.any(r))
+			case n < 11:
+				s.change(ctx, s.any(r), []string{policyPast, policyFuture, engine.PolicyForever}[r.IntN(3)])
+			default:
+				_ = s.client.Expire(ctx)
 			}
 		}
 	})
