@@ -109,6 +109,9 @@ type entryRecord struct {
 	AddedAt        time.Time         `json:"added_at"`    // of the reference
 	StoredAt       time.Time         `json:"stored_at"`   // of the bytes
 	AccessedAt     *time.Time        `json:"accessed_at"` // null: never read
+	PolicyName     string            `json:"policy_name"` // empty: none
+	ExpiresAt      *time.Time        `json:"expires_at"`  // null: never
+	Count          int64             `json:"count"`       // deletions that end it
 }
 
 func recordOf(e *engine.Entry) entryRecord {
@@ -119,12 +122,18 @@ func recordOf(e *engine.Entry) entryRecord {
 		RunID: e.Metadata.RunID, UserID: e.Metadata.UserID,
 		MessageIndex: e.Metadata.MessageIndex, ContentIndex: e.Metadata.ContentIndex,
 		Labels: e.Metadata.Labels, CreatedAt: e.Metadata.CreatedAt, AddedAt: e.AddedAt, StoredAt: e.StoredAt,
+		AccessedAt: orNull(e.AccessedAt), PolicyName: e.Metadata.Policy, ExpiresAt: orNull(e.ExpiresAt), Count: e.Count,
 	}
 	if r.Labels == nil {
 		r.Labels = map[string]string{}
 	}
-	if !e.AccessedAt.IsZero() {
-		r.AccessedAt = &e.AccessedAt
-	}
 	return r
+}
+
+// orNull is a time in JSON.
+func orNull(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
 }

@@ -50,6 +50,8 @@ Each file gets the label file_name, which 'mediabolt get' and 'mediabolt ls' use
 unless you give that label yourself. Type and MIME type are found from the bytes
 unless given.
 
+Without --policy it is kept for ever. ` + policiesHelp + `
+
 With --wrap-pcm, raw PCM is stored as WAV files, which play everywhere. Its --mime is
 audio/pcm (little-endian), or audio/L8, audio/L16 or audio/L24 (big-endian), with
 parameters rate, bits, channels and endianness where it is not of 24000 Hz, 16 bits
@@ -79,14 +81,16 @@ and one channel. The label converted_from keeps that type.`,
 	flags.IntVar(&p.metadata.ContentIndex, "content", 0, "index `N` of the content in its message")
 	flags.StringVar(&p.info.Type, "type", "", "`KIND` of media: image, audio, video, document, or a word of your own")
 	flags.StringVar(&p.info.MimeType, "mime", "", "MIME `TYPE`, such as image/png")
+	flags.StringVar(&p.metadata.Policy, "policy", "", "retention `POLICY`, such as retain-30days; none keeps for ever")
 	flags.StringArrayVar(&p.labels, "label", nil, "label `KEY=VALUE`; may be given again")
 	flags.BoolVar(&p.dedup, "dedup", true, "keep equal bytes once")
 	flags.BoolVar(&p.noDedup, "no-dedup", false, "keep a copy of its own for each file")
 	flags.BoolVar(&p.wrapPCM, "wrap-pcm", false, "store raw PCM, of the type that --mime gives, as WAV")
 	flags.StringVar(&p.organization, "organization", "", "`MODE` of the directories of new files: flat, by-conversation, by-session (default) or by-run")
-	complete := cobra.FixedCompletions(modeNames(), cobra.ShellCompDirectiveNoFileComp)
-	if err := cmd.RegisterFlagCompletionFunc("organization", complete); err != nil {
-		panic(err) // the flag is the one above
+	for name, choices := range map[string][]string{"organization": modeNames(), "policy": somePolicies} {
+		if err := cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(choices, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+			panic(err) // the flags are those above
+		}
 	}
 	return cmd
 }
@@ -152,6 +156,11 @@ func (p *put) check() error {
 	}
 	if p.wrapPCM {
 		if err := p.checkPCM(); err != nil {
+			return err
+		}
+	}
+	if p.metadata.Policy != "" {
+		if err := checkPolicy(p.metadata.Policy); err != nil {
 			return err
 		}
 	}

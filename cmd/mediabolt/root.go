@@ -74,8 +74,8 @@ Data goes to standard output, everything else to standard error. Exit codes:
 		&cobra.Group{ID: groupStore, Title: "The store:"},
 	)
 	a.add(root, groupMedia, a.putCommand(), a.getCommand(), a.catCommand(), a.statCommand(), a.urlCommand(), a.lsCommand(), a.findCommand(),
-		a.refsCommand(), a.rmCommand())
-	a.add(root, groupStore, a.statsCommand(), a.verifyCommand(), a.certifyCommand())
+		a.refsCommand(), a.explainCommand(), a.retainCommand(), a.rmCommand())
+	a.add(root, groupStore, a.statsCommand(), a.expireCommand(), a.verifyCommand(), a.certifyCommand())
 	a.add(root, "", a.versionCommand(), a.victimCommand())
 	return root
 }
