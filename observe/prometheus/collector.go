@@ -28,7 +28,7 @@ type Collector struct {
 
 	storedBytes, sharedBytes, freedBytes prometheus.Counter
 	readBytes                            *prometheus.CounterVec // by operation
-	deleted                              prometheus.Counter
+	deleted, expired                     prometheus.Counter
 	healed                               prometheus.Counter
 	damages                              *prometheus.CounterVec // by kind
 	failures                             *prometheus.CounterVec // by operation and class
@@ -72,6 +72,7 @@ func NewCollector() *Collector {
 		freedBytes:      counter("freed_bytes_total", "Bytes of blobs that went with their last reference."),
 		readBytes:       counters("read_bytes_total", "Bytes of blobs that were retrieved or opened.", "operation"),
 		deleted:         counter("deleted_total", "References that were deleted."),
+		expired:         counter("expired_total", "References that were ended because their time was over."),
 		healed:          counter("healed_total", "Blobs whose file was missing or cut short and came back."),
 		damages:         counters("damage_total", "Damage that reads and verifications have met, by kind.", "kind"),
 		failures:        counters("failures_total", "Calls that failed, by class of the error.", "operation", "class"),
@@ -111,6 +112,12 @@ func (c *Collector) EventListener() *engine.EventListener {
 				c.freedBytes.Add(float64(e.Bytes))
 			}
 		},
+		Expired: func(e engine.Event) {
+			c.expired.Inc()
+			if e.Last {
+				c.freedBytes.Add(float64(e.Bytes))
+			}
+		},
 		Damaged: func(e engine.Event) { c.damages.WithLabelValues(string(e.Finding.Kind)).Inc() },
 		Committed: func(e engine.Event) {
 			c.groupOperations.Add(float64(e.Commit.Operations))
@@ -124,7 +131,7 @@ func (c *Collector) EventListener() *engine.EventListener {
 // counted are the metrics that events count.
 func (c *Collector) counted() []prometheus.Collector {
 	return []prometheus.Collector{
-		c.storedBytes, c.sharedBytes, c.freedBytes, c.readBytes, c.deleted, c.healed, c.damages, c.failures,
+		c.storedBytes, c.sharedBytes, c.freedBytes, c.readBytes, c.deleted, c.expired, c.healed, c.damages, c.failures,
 		c.groupOperations, c.groupBytes, c.groupSync,
 	}
 }
