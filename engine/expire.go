@@ -117,9 +117,9 @@ type expiry struct {
 	due   time.Time     // what expires then or before is ended
 	after storage.Place // where the next page begins
 	begun time.Time
-	sent  int // references that were to be ended so far
 
-	mu   sync.Mutex // guards done
+	mu   sync.Mutex // guards the rest
+	free time.Time  // when the next reference may be ended, where the rate is bounded
 	done Expired
 	// shared counts the references of a shared blob that a dry run would end.
 	shared map[storage.BlobKey]int64
@@ -180,7 +180,7 @@ func (x *expiry) end(ctx context.Context, page []storage.RefPair) error {
 				if n >= len(page) {
 					return
 				}
-				if failed[i] = x.pace(ctx, x.sent+n); failed[i] == nil {
+				if failed[i] = x.pace(ctx); failed[i] == nil {
 					failed[i] = x.endOne(ctx, &page[n])
 				}
 			}
@@ -188,7 +188,6 @@ func (x *expiry) end(ctx context.Context, page []storage.RefPair) error {
 		})
 	}
 	workers.Wait()
-	x.sent += len(page)
 	for _, err := range failed {
 		if err != nil {
 			return err // the others are of the same kind
@@ -197,17 +196,20 @@ func (x *expiry) end(ctx context.Context, page []storage.RefPair) error {
 	return nil
 }
 
-// pace waits until the nth reference may be ended.
-func (x *expiry) pace(ctx context.Context, n int) error {
+// pace waits until another reference may be ended.
+func (x *expiry) pace(ctx context.Context) error {
 	if x.opts.Rate <= 0 {
 		return ctx.Err()
 	}
-	wait := time.Until(x.begun.Add(time.Duration(float64(n) / float64(x.opts.Rate) * float64(time.Second))))
-	if wait <= 0 {
-		return ctx.Err()
+	x.mu.Lock()
+	at := time.Now()
+	if at.Before(x.free) {
+		at = x.free
 	}
+	x.free = at.Add(time.Second / time.Duration(x.opts.Rate))
+	x.mu.Unlock()
 	select {
-	case <-time.After(wait):
+	case <-time.After(time.Until(at)):
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()

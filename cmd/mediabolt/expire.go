@@ -78,7 +78,7 @@ func (x *expire) run(ctx context.Context, store *engine.FileStore) error {
 	}
 	if done.Failed > 0 {
 		return &batchError{
-			fmt.Sprintf("%d references could not be ended; the first: %v", done.Failed, done.Failures[0].Err),
+			fmt.Sprintf("%s could not be ended; the first: %v", counted(done.Failed, "reference"), done.Failures[0].Err),
 			combine([]outcome{outcomeOf(done.Failures[0].Err)}, int(min(1+done.References, 2))),
 		}
 	}
@@ -96,14 +96,14 @@ func (x *expire) print(done *engine.Expired) error {
 		}
 		return x.app.printJSON(record)
 	}
-	verb := "ended"
+	ended, freed := "ended", "freed"
 	if x.opts.DryRun {
-		verb = "would end"
+		ended, freed = "would end", "free"
 	}
-	_, err := fmt.Fprintf(x.app.stdout, "%s %d references; %d of their blobs go, which frees %s; %s stay because others share them\n",
-		verb, done.References, done.Blobs, humanBytes(done.FreedBytes), humanBytes(done.LogicalBytes-done.FreedBytes))
+	_, err := fmt.Fprintf(x.app.stdout, "%s %s and %s %s in %s; %s stay with other references\n", ended, counted(done.References, "reference"),
+		freed, humanBytes(done.FreedBytes), counted(done.Blobs, "blob"), humanBytes(done.LogicalBytes-done.FreedBytes))
 	if err == nil && done.Held > 0 {
-		_, err = fmt.Fprintf(x.app.stdout, "%d references are over and stay because of holds\n", done.Held)
+		_, err = fmt.Fprintf(x.app.stdout, "kept by holds, although over: %s\n", counted(done.Held, "reference"))
 	}
 	return err
 }

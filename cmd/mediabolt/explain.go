@@ -93,11 +93,13 @@ func explained(x *engine.Explanation) [][2]string {
 		}
 		rows = append(rows, row)
 	}
-	others := "no other reference shares the bytes"
+	others := "the bytes with no other reference"
 	if x.Longest != nil {
-		others = fmt.Sprintf("%d other references share the bytes; the longest, %s, keeps them %s", x.Others, x.Longest.Reference.ID, until(x.Longest.ExpiresAt))
+		others = fmt.Sprintf("the bytes with %s; ", counted(x.Others, "other reference"))
 		if x.LongestHeld {
-			others = fmt.Sprintf("%d other references share the bytes; %s is held and keeps them", x.Others, x.Longest.Reference.ID)
+			others += x.Longest.Reference.ID + " is held and keeps them"
+		} else {
+			others += "the longest, " + x.Longest.Reference.ID + ", keeps them " + until(x.Longest.ExpiresAt)
 		}
 	}
 	bytes := until(x.BytesUntil)

@@ -83,6 +83,14 @@ func size(bytes int64) string { return fmt.Sprintf("%8s", humanBytes(bytes)) }
 
 func humanBytes(bytes int64) string { return humanize.Bytes(uint64(max(bytes, 0))) }
 
+// counted is a number of things for people.
+func counted(n int64, one string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %ss", n, one)
+}
+
 // moment is a time for people.
 func moment(t time.Time) string {
 	return t.Local().Format("2006-01-02 15:04:05 -0700") + " (" + humanize.Time(t) + ")"

@@ -80,12 +80,12 @@ func TestExplained(t *testing.T) {
 	require.Contains(t, text, "as long as they are held")
 	require.Contains(t, text, "is refused because of the hold")
 	text = says(engine.Explanation{Entry: entry("one", at), Others: 2, Longest: &other, LongestHeld: true, Deletion: engine.DeletionKeepsBytes})
-	require.Contains(t, text, "2 other references share the bytes; other is held and keeps them")
+	require.Contains(t, text, "the bytes with 2 other references; other is held and keeps them")
 	require.Contains(t, text, "as long as they are held")
 	require.NotContains(t, text, "its time is over")
 	text = says(engine.Explanation{Entry: entry("one", time.Time{}), Deletion: engine.DeletionCounts})
 	require.Contains(t, text, "none, which keeps for ever")
-	require.Contains(t, text, "no other reference shares the bytes")
+	require.Contains(t, text, "the bytes with no other reference")
 	require.Contains(t, text, "takes one from its count")
 }
 
