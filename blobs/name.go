@@ -110,9 +110,12 @@ func FileName(id storage.ID, mimeType string) string {
 // person made beside it ("….png.bak") is neither.
 func parseFileName(name string) (id storage.ID, sidecar, ok bool) {
 	name, sidecar = strings.CutSuffix(name, metaSuffix)
-	stem, ext, dot := strings.Cut(name, ".")
+	stem, ext, _ := strings.Cut(name, ".")
+	if ext == "" || strings.ContainsAny(ext, ".~ ") {
+		return id, sidecar, false
+	}
 	id, err := storage.ParseID(stem)
-	return id, sidecar, err == nil && dot && ext != "" && !strings.ContainsAny(ext, ".~ ")
+	return id, sidecar, err == nil
 }
 
 // element is an ID as one path element, or missing for the empty ID. Distinct
@@ -122,6 +125,9 @@ func parseFileName(name string) (id storage.ID, sidecar, ok bool) {
 func element(id, missing string) string {
 	if id == "" {
 		return missing
+	}
+	if plain(id) && len(id) <= maxElement && !reserved(id) {
+		return id
 	}
 	var b strings.Builder
 	for i, r := range id {
@@ -142,6 +148,17 @@ func element(id, missing string) string {
 		return s
 	}
 	return cut(s, id)
+}
+
+// plain says whether an ID has none but characters that are the same everywhere,
+// as most have: then nothing in it is to be escaped, unless it is reserved.
+func plain(id string) bool {
+	for _, c := range []byte(id) {
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_' {
+			return false
+		}
+	}
+	return true
 }
 
 func mustEscape(id string, i, size int, r rune) bool {

@@ -31,6 +31,9 @@ func (t *Tree) Stage(ctx context.Context, key storage.BlobKey, data []byte) erro
 		t.forget(key)
 		return t.wrap("stage", name, err)
 	}
+	if len(data) >= earlyFrom && !t.cfg.NoSync {
+		beginWriting(f, 0, int64(len(data)))
+	}
 	t.hold(key, f)
 	return nil
 }
@@ -72,10 +75,14 @@ func (t *Tree) Spool(ctx context.Context, id storage.UUID, r io.Reader) (name st
 	if err != nil {
 		return "", t.wrap("spool", name, err)
 	}
+	var to io.Writer = struct{ io.Writer }{f}
+	if !t.cfg.NoSync {
+		to = &earlyWriter{file: f}
+	}
 	buf := spoolBuffers.Get().(*[spoolBuffer]byte)
 	defer spoolBuffers.Put(buf)
 	// The wrappers hide methods by which the copy would bypass the buffer.
-	_, err = io.CopyBuffer(struct{ io.Writer }{f}, struct{ io.Reader }{contextReader{ctx, r}}, buf[:])
+	_, err = io.CopyBuffer(to, struct{ io.Reader }{contextReader{ctx, r}}, buf[:])
 	if err := errors.Join(err, f.Close()); err != nil {
 		return "", t.wrap("spool", name, errors.Join(err, t.root.Remove(name)))
 	}

@@ -160,7 +160,7 @@ func (x *Index) change(mayRelease bool, fn func(*txn) error) error {
 	defer x.writing.Unlock()
 	changes := newTable()
 	err := x.look(false, func(r *rows) error {
-		t := &txn{changes: changes, rows: rows{layers: append([]*table{changes}, r.layers...), tx: r.tx, state: r.state}}
+		t := &txn{changes: changes, rows: rows{layers: append([]*table{changes}, r.layers...), state: r.state}}
 		if err := fn(t); err != nil {
 			return err
 		}

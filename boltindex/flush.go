@@ -135,6 +135,10 @@ func (x *Index) flushFrozen(mayRelease bool) error {
 		return nil
 	}
 	begun := time.Now()
+	if err := x.unshare(); err != nil {
+		return err
+	}
+	defer x.share()
 	err := x.transfer(rows, to)
 	if isFull(err) {
 		err = x.flushRecords()
@@ -216,20 +220,7 @@ func (x *Index) transfer(changes *table, to uint64) error {
 		if err != nil {
 			return err
 		}
-		changes.Scan(func(key string, value []byte) bool {
-			b, k := tx.Bucket(bucket(key[0]).name()), []byte(key[1:])
-			b.FillPercent = fillPercent(bucket(key[0]))
-			if value == nil {
-				err = b.Delete(k)
-			} else {
-				err = b.Put(k, value)
-			}
-			if err != nil {
-				err = fmt.Errorf("row %s %x: %w", bucket(key[0]), k, err)
-			}
-			return err == nil
-		})
-		if err != nil {
+		if err := putRows(tx, changes); err != nil {
 			return err
 		}
 		return tx.Bucket(bucketMeta.name()).Put(keyApplied, binary.BigEndian.AppendUint64(nil, to))
@@ -238,6 +229,31 @@ func (x *Index) transfer(changes *table, to uint64) error {
 	if err := x.sum(); err != nil {
 		x.log.Warn("pages of the index have no sums for now", "index", x.path, "error", err)
 	}
+	return err
+}
+
+// putRows changes rows in a transaction.
+func putRows(tx *bolt.Tx, changes *table) (err error) {
+	var in bucket
+	var b *bolt.Bucket
+	var k []byte // bbolt copies keys
+	changes.Scan(func(key string, value []byte) bool {
+		if b == nil || bucket(key[0]) != in {
+			in = bucket(key[0])
+			b = tx.Bucket(in.name())
+			b.FillPercent = fillPercent(in)
+		}
+		k = append(k[:0], key[1:]...)
+		if value == nil {
+			err = b.Delete(k)
+		} else {
+			err = b.Put(k, value)
+		}
+		if err != nil {
+			err = fmt.Errorf("row %s %x: %w", in, k, err)
+		}
+		return err == nil
+	})
 	return err
 }
 

@@ -86,10 +86,11 @@ type Index struct {
 	// flushing is held while bbolt is written. The frozen segment and the log's
 	// idea of which one that is do not change meanwhile.
 	flushing sync.Mutex
-	layersMu sync.RWMutex // guards active, frozen and frozenTo
+	layersMu sync.RWMutex // guards active, frozen, frozenTo and shared
 	active   *table       // rows of the active segment
 	frozen   *table       // rows of the other one that bbolt does not have yet, or nil
 	frozenTo uint64       // number of the last record of frozen
+	shared   *reading     // of all views, nil while a flush is under way
 
 	kept atomic.Bool // a view has active: it is copied before it is changed
 
@@ -139,6 +140,7 @@ func (x *Index) open(ctx context.Context, cfg *Config) error {
 	}
 	x.removeTemporary()
 	x.refillReserve()
+	x.share()
 	x.startFlusher()
 	return nil
 }
@@ -305,9 +307,9 @@ func (x *Index) checkFreeSum(p page, now meta) (err error) {
 }
 
 func (x *Index) closeFiles() error {
-	var err error
+	err := x.unshare()
 	if x.stuckBy() == nil {
-		err = x.db.Close()
+		err = errors.Join(err, x.db.Close())
 	} else {
 		err = abandon(x.boltFile)
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"sort"
 
 	"github.com/mediabolt/mediabolt/storage"
 )
@@ -66,7 +65,21 @@ func (p page) child(i int) uint64 {
 
 // search is the first element whose key is not before key.
 func (p page) search(key []byte) int {
-	return sort.Search(p.count(), func(i int) bool { return string(p.key(i)) >= string(key) })
+	pos := 0 // the field of an element that says where its key is, before that of its length
+	if p.leaf() {
+		pos = 1
+	}
+	low, high := 0, p.count()
+	for low < high {
+		mid := (low + high) / 2
+		at := pageHeader + mid*pageElement + p.field(mid, pos)
+		if string(p[at:][:p.field(mid, pos+1)]) < string(key) {
+			low = mid + 1
+		} else {
+			high = mid
+		}
+	}
+	return low
 }
 
 // pageWalk reads every page in use, or those that a transaction has written,

@@ -4,9 +4,9 @@ import (
 	"bytes"
 	"errors"
 	"iter"
+	"runtime/debug"
 
 	"github.com/tidwall/btree"
-	bolt "go.etcd.io/bbolt"
 )
 
 // table is changed rows in order: bucket and key, and the value, nil where the
@@ -28,13 +28,11 @@ func tableKey(b bucket, key []byte) string {
 	return string(append(append(buf[:0], byte(b)), key...))
 }
 
-// rows is the index at one moment: a transaction of bbolt and above it what the
-// log has.
+// rows is the index at one moment: a state of bbolt and above it what the log has.
 type rows struct {
 	layers []*table // the newest first; they do not change
-	tx     *bolt.Tx
-	state  *state // of tx
-	err    error  // the first that reading met: what was read since is not to be used
+	state  *state   // good as long as the view's reading is held
+	err    error    // the first that reading met: what was read since is not to be used
 }
 
 // get is the value of a row, nil where there is none or it cannot be read. It is
@@ -186,54 +184,38 @@ func (c *cursor) next() (key, value []byte, more bool) {
 // of the caller's.
 func (x *Index) view(fn func(*rows) error) error { return x.look(true, fn) }
 
-// look is view for who keeps out install meanwhile, or else keeps the layers.
+// look is view for who keeps out install meanwhile, or else keeps the layers: the
+// next install changes a copy then.
 func (x *Index) look(keep bool, fn func(*rows) error) (err error) {
 	defer guard(&err)
-	defer faultsPanic()()
-	r, err := x.snapshot(keep)
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true)) // faultsPanic, without an allocation
+	// A layer goes when bbolt has its rows. The transaction must not be older.
+	x.layersMu.RLock()
+	r := rows{layers: x.layers()}
+	held, err := x.hold()
+	if keep && err == nil && !x.kept.Load() {
+		x.kept.Store(true)
+	}
+	x.layersMu.RUnlock()
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, r.tx.Rollback()) }()
-	err = fn(r)
+	if err := x.see(held); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, held.release()) }()
+	r.state = held.state
+	err = fn(&r)
 	if r.err != nil {
 		return r.err
 	}
 	return err
 }
 
-// snapshot is a view that its caller ends by the transaction's Rollback. To keep
-// it makes the next install change a copy.
-func (x *Index) snapshot(keep bool) (_ *rows, err error) {
-	// A layer goes when bbolt has its rows. The transaction must not be older.
-	x.layersMu.RLock()
-	layers := x.layers()
-	tx, err := x.db.Begin(false)
-	if keep && err == nil {
-		x.kept.Store(true)
-	}
-	x.layersMu.RUnlock()
-	if err != nil {
-		return nil, err
-	}
-	begun := false
-	defer func() {
-		if !begun { // also when reading pages faults: bbolt cannot close while a transaction is open
-			err = errors.Join(err, tx.Rollback())
-		}
-	}()
-	state, err := x.state(tx)
-	if err != nil {
-		return nil, err
-	}
-	begun = true
-	return &rows{layers: layers, tx: tx, state: state}, nil
-}
-
 // row is the value of one row, copied, nil where there is none.
 func (x *Index) row(b bucket, key []byte) (value []byte, err error) {
 	defer guard(&err)
-	defer faultsPanic()()
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true)) // faultsPanic, without an allocation
 	x.layersMu.RLock()
 	if layers := x.layers(); len(layers) > 0 {
 		k := tableKey(b, key)
@@ -244,17 +226,16 @@ func (x *Index) row(b bucket, key []byte) (value []byte, err error) {
 			}
 		}
 	}
-	tx, err := x.db.Begin(false)
+	held, err := x.hold()
 	x.layersMu.RUnlock()
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, tx.Rollback()) }()
-	state, err := x.state(tx)
-	if err != nil {
+	if err := x.see(held); err != nil {
 		return nil, err
 	}
-	value, err = state.get(b, key)
+	defer func() { err = errors.Join(err, held.release()) }()
+	value, err = held.state.get(b, key)
 	return bytes.Clone(value), err
 }
 

@@ -84,7 +84,7 @@ func nameID(name []byte) (id storage.ID) {
 // which the times of its row count.
 func mintedAt(u storage.UUID) int64 {
 	const milli = 1000
-	return int64(binary.BigEndian.Uint64(append([]byte{0, 0}, u[:6]...))) * milli
+	return int64(binary.BigEndian.Uint64(u[:8])>>16) * milli
 }
 
 // sinceMicro is a time in a row: 0 for the zero time, which takes no room then,

@@ -21,6 +21,7 @@ const (
 	OpRead         Operation = "read" // from a Blob that Open returned
 	OpDelete       Operation = "delete"
 	OpExpire       Operation = "expire"
+	OpErase        Operation = "erase" // of one reference, by Erase
 	OpVerify       Operation = "verify"
 	OpCommit       Operation = "commit" // of a group
 )
@@ -196,6 +197,11 @@ func (o *observer) deleted(begun time.Time, ref *storage.StorageReference, id st
 		o.tell(o.listener.Deleted, OpDelete, id, &r.Blob, took, r.Last)
 	}
 	o.tellCommits()
+}
+
+// erased is told of every reference that Erase has ended.
+func (o *observer) erased(begun time.Time, id storage.ID, r *storage.Removal) {
+	o.tell(o.listener.Deleted, OpErase, id, &r.Blob, time.Since(begun), r.Last)
 }
 
 // damageError is damage of a blob's file that a read has met.

@@ -103,12 +103,8 @@ func idOf(p *storage.RefPair) (storage.ID, error) {
 	return id, err
 }
 
-// enders is how many references are ended at a time, for the sake of groups of
-// commits; expirePage is how many are read at a time.
-const (
-	enders     = 64
-	expirePage = 1024
-)
+// expirePage is how many references are read at a time.
+const expirePage = 1024
 
 // expiry is an Expire under way.
 type expiry struct {
@@ -170,24 +166,19 @@ func (x *expiry) page(ctx context.Context) (more bool, err error) {
 // well; all that had begun has come to its end.
 func (x *expiry) end(ctx context.Context, page []storage.RefPair) error {
 	defer x.s.watch.tellCommits()
-	var next atomic.Int64
-	failed := make([]error, min(enders, len(page)))
-	var workers sync.WaitGroup
-	for i := range failed {
-		workers.Go(func() {
-			for failed[i] == nil {
-				n := int(next.Add(1)) - 1
-				if n >= len(page) {
-					return
-				}
-				if failed[i] = x.pace(ctx); failed[i] == nil {
-					failed[i] = x.endOne(ctx, &page[n])
-				}
-			}
-			next.Store(int64(len(page))) // so that the others end, too
-		})
-	}
-	workers.Wait()
+	failed := make([]error, len(page))
+	var over atomic.Bool
+	parallel(len(page), func(i int) {
+		if over.Load() {
+			return
+		}
+		if failed[i] = x.pace(ctx); failed[i] == nil {
+			failed[i] = x.endOne(ctx, &page[i])
+		}
+		if failed[i] != nil {
+			over.Store(true)
+		}
+	})
 	for _, err := range failed {
 		if err != nil {
 			return err // the others are of the same kind
@@ -222,7 +213,7 @@ func (x *expiry) endOne(ctx context.Context, p *storage.RefPair) error {
 	id, err := idOf(p)
 	var removal storage.Removal
 	if err == nil {
-		removal, err = x.s.expire(ctx, &p.Ref, id, x.due)
+		removal, err = x.s.expire(ctx, id, x.due)
 	}
 	if err == nil && removal.Found {
 		x.s.watch.tell(x.s.watch.listener.Expired, OpExpire, id, &removal.Blob, time.Since(begun), removal.Last)
@@ -292,8 +283,8 @@ func (e *Expired) count(blob *storage.BlobRow, last bool) {
 
 // expire ends a reference that is due at a time, unless it is held or is due no more,
 // as delete does.
-func (s *store) expire(ctx context.Context, ref *storage.RefRow, id storage.ID, due time.Time) (storage.Removal, error) {
-	removal, err := s.endUnheld(ctx, ref, id, due)
+func (s *store) expire(ctx context.Context, id storage.ID, due time.Time) (storage.Removal, error) {
+	removal, err := s.endUnheld(ctx, id, due)
 	if err != nil || !removal.Found {
 		return removal, err
 	}

@@ -15,6 +15,8 @@ const (
 	FaultPublished = faultPublished
 	FaultRemoved   = faultRemoved
 	FaultSettled   = faultSettled
+	FaultLinked    = faultLinked
+	FaultMoved     = faultMoved
 )
 
 // WithFaults is config with fn called at every fault point.
@@ -54,6 +56,7 @@ func (f *FileStore) Abandon() error {
 		return nil
 	}
 	s.sweeper.stop()
+	s.erasures.stop()
 	s.ledger.stop()
 	return s.closeParts()
 }

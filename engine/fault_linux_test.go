@@ -431,24 +431,39 @@ func TestFaultWhileTheStoreIsMade(t *testing.T) {
 	require.Empty(t, wrong)
 }
 
-// holdFaultStep is how far the calls that fail in TestFaultInHolds are apart. All of
-// them took 60 s, on two busy cores.
-func holdFaultStep() int {
+// faultSteps is how far the calls that fail are apart in the long, the short and any
+// other form of a proof.
+type faultSteps struct{ long, short, quick int }
+
+// Of the holds all calls took 60 s, on two busy cores, of the moves 475 s.
+var (
+	holdFaults = faultSteps{1, 5, 15}
+	moveFaults = faultSteps{8, 20, 30}
+)
+
+func (s faultSteps) now() int {
 	switch os.Getenv(proofEnv) {
 	case "long":
-		return 1
+		return s.long
 	case "short":
-		return 5
+		return s.short
 	}
-	return 15
+	return s.quick
 }
 
 // Calls of the journal of the holds fail, from its making to its compaction and
 // reopening, in the long form each of them once. A hold or a release that has failed has not happened,
 // which the judge knows, and one that is in doubt is settled by reopening.
-func TestFaultInHolds(t *testing.T) {
+func TestFaultInHolds(t *testing.T) { faultsIn(t, holdFaults, (*faultRun).useHolds) }
+
+// Calls of an erasure and of a reorganization fail. What was decided is finished after
+// a reopening, and every blob is where its row says.
+func TestFaultInMoves(t *testing.T) { faultsIn(t, moveFaults, (*faultRun).useMoves) }
+
+func faultsIn(t *testing.T, steps faultSteps, use func(*faultRun, *testing.T, faulty.Fault)) {
+	t.Helper()
 	requireFUSE(t)
-	step := holdFaultStep()
+	step := steps.now()
 	first := 1 + int(freshSeed(t)%uint64(step))
 	for _, kind := range faultKinds {
 		t.Run(kind.name, func(t *testing.T) {
@@ -457,7 +472,7 @@ func TestFaultInHolds(t *testing.T) {
 			for n := first; ; n += step {
 				fault := kind.fault
 				fault.At = n
-				told, wrong := runFaultIn(t, kind.is, nil, func(r *faultRun) { r.useHolds(t, fault) })
+				told, wrong := runFaultIn(t, kind.is, nil, func(r *faultRun) { use(r, t, fault) })
 				require.Empty(t, wrong, "call %d, a %s", n, told.Hit)
 				if told.Hit == "" {
 					break
@@ -484,5 +499,34 @@ func (r *faultRun) useHolds(t *testing.T, fault faulty.Fault) {
 	if r.open() {
 		r.hold(ref, "after a reopening")
 		r.close()
+	}
+}
+
+// useMoves erases and reorganizes, the fault being set when the store is open, and
+// reorganizes once more after a reopening.
+func (r *faultRun) useMoves(t *testing.T, fault faulty.Fault) {
+	ctx := context.Background()
+	require.True(t, r.open())
+	doomed, other := workload.Place{Session: "doomed"}, workload.Place{Session: "other"}
+	var refs []string
+	for seed := uint64(1); seed <= 3; seed++ {
+		c := workload.Content{Seed: seed, Size: 2000}
+		ref, err := r.client.Put(ctx, c, doomed)
+		require.NoError(t, err)
+		refs = append(refs, ref)
+		if seed > 1 {
+			_, err := r.client.Put(ctx, c, other)
+			require.NoError(t, err)
+		}
+	}
+	require.NoError(t, r.mount.Set(fault))
+	r.heard("erasure", r.client.Erase(ctx, doomed.Session, refs...))
+	r.close()
+	r.config.Organization = storage.OrganizationFlat
+	for range 2 {
+		if r.open() {
+			r.heard("reorganization", r.client.Reorganize(ctx))
+			r.close()
+		}
 	}
 }

@@ -60,12 +60,12 @@ type store struct {
 	holds holds
 	keys  keyLocks
 	// slots bounds how many blobs are between stage and publish.
-	slots  chan struct{}
-	ledger ledger
-	// sweeper ends references like a caller.
-	sweeper sweeper
-	faults  faultPoints
-	watch   *observer
+	slots    chan struct{}
+	ledger   ledger
+	erasures erasures
+	sweeper  sweeper
+	faults   faultPoints
+	watch    *observer
 }
 
 // maxStaged bounds the blobs between stage and publish, each of which holds a
@@ -218,10 +218,12 @@ func openStore(ctx context.Context, config FileStoreConfig) (_ *store, err error
 		s.index, s.blobs = cfg.decorate(s.index, s.blobs)
 	}
 	s.openHolds()
+	s.openErasures()
 	if err := s.recover(ctx); err != nil {
 		return nil, fmt.Errorf("recover: %w", err)
 	}
 	s.ledger.start(s)
+	s.startErasures()
 	s.sweeper.start(s)
 	cfg.Logger.Debug("opened", "store", cfg.BaseDir, "organization", s.cfg.Organization, "took", time.Since(begun))
 	return s, nil
@@ -264,6 +266,7 @@ func syncAbove(dir string) error {
 func (s *store) close() error {
 	begun := time.Now()
 	s.sweeper.stop()
+	s.erasures.stop()
 	s.ledger.stop()
 	err := s.checkpoint(context.Background(), true)
 	if err == nil {

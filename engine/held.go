@@ -87,6 +87,21 @@ func (h *holds) compact() error {
 	if h.records <= 2*h.live {
 		return nil
 	}
+	return h.rewrite()
+}
+
+// forget leaves the holds that ended out of the journal, for good.
+func (h *holds) forget() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.records == h.live {
+		return nil
+	}
+	return h.rewrite()
+}
+
+// rewrite writes the journal anew, of the holds in force. The caller holds mu alone.
+func (h *holds) rewrite() error {
 	list := h.list()
 	records := make([]holdRecord, len(list))
 	for i := range list {
@@ -99,9 +114,27 @@ func (h *holds) compact() error {
 	return nil
 }
 
-// removeUnheld ends a reference, as Index.Remove, unless that is held. Every deletion
-// goes through it, but for that of a Store that takes back its own reference.
+// known is an error where it is not known what is held.
+func (h *holds) known() error {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return h.unknown
+}
+
+// removeUnheld is Index.Remove of a reference unless that is held. Every deletion
+// goes through it or endUnheld, but for that of a Store that takes back its own
+// reference.
 func (s *store) removeUnheld(ctx context.Context, id storage.ID) (storage.Removal, error) {
+	return s.unheld(ctx, id, func() (storage.Removal, error) { return s.index.Remove(ctx, id) })
+}
+
+// endUnheld is Index.End of a reference unless that is held.
+func (s *store) endUnheld(ctx context.Context, id storage.ID, due time.Time) (storage.Removal, error) {
+	return s.unheld(ctx, id, func() (storage.Removal, error) { return s.index.End(ctx, id, due) })
+}
+
+// unheld ends a reference by end unless it is held.
+func (s *store) unheld(ctx context.Context, id storage.ID, end func() (storage.Removal, error)) (storage.Removal, error) {
 	h := &s.holds
 	h.mu.RLock()
 	defer h.mu.RUnlock()
@@ -117,26 +150,7 @@ func (s *store) removeUnheld(ctx context.Context, id storage.ID) (storage.Remova
 			return storage.Removal{}, err
 		}
 	}
-	return s.index.Remove(ctx, id)
-}
-
-// endUnheld ends a reference that is due at a time, as Index.End, unless it is held. A
-// reference's IDs, of which holds are, never change.
-func (s *store) endUnheld(ctx context.Context, ref *storage.RefRow, id storage.ID, due time.Time) (storage.Removal, error) {
-	h := &s.holds
-	h.mu.RLock()
-	defer h.mu.RUnlock()
-	if err := s.heldBy(ref, id); err != nil {
-		return storage.Removal{}, err
-	}
-	return s.index.End(ctx, id, due)
-}
-
-// known is why it is not known what is held, or nil.
-func (h *holds) known() error {
-	h.mu.RLock()
-	defer h.mu.RUnlock()
-	return h.unknown
+	return end()
 }
 
 // heldBy is ErrHeld, naming hold and target, where a reference is held, and another
@@ -185,5 +199,10 @@ func (v *verification) holds() error {
 	if err == nil {
 		return nil
 	}
-	return v.report(storage.Finding{Kind: storage.FindingJournal, Path: blobs.ControlDir + "/" + holdsFile, Detail: err.Error()})
+	return v.report(journalFinding(holdsFile, err))
+}
+
+// journalFinding is what Verify says of a journal that is damaged.
+func journalFinding(name string, err error) storage.Finding {
+	return storage.Finding{Kind: storage.FindingJournal, Path: blobs.ControlDir + "/" + name, Detail: err.Error()}
 }

@@ -149,8 +149,9 @@ func (f *FileStore) Holds(ctx context.Context, names ...string) iter.Seq2[Hold, 
 }
 
 func (s *store) hold(ctx context.Context, list []Hold) error {
+	at := now() // of all
 	for i := range list {
-		if err := list[i].normalize(); err != nil {
+		if err := list[i].normalize(at); err != nil {
 			return err
 		}
 	}
@@ -242,9 +243,9 @@ func compareHolds(a, b Hold) int {
 	return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Target.Kind, b.Target.Kind), cmp.Compare(a.Target.ID, b.Target.ID))
 }
 
-// normalize fills in the time, and is ErrInvalidHold or ErrInvalidRef for what cannot
+// normalize fills in the time where there is none, and is ErrInvalidHold or ErrInvalidRef for what cannot
 // be kept.
-func (h *Hold) normalize() error {
+func (h *Hold) normalize(at time.Time) error {
 	if err := checkHoldName(h.Name); err != nil {
 		return err
 	}
@@ -261,7 +262,7 @@ func (h *Hold) normalize() error {
 		return fmt.Errorf("%w: by %q: holds a control character", storage.ErrInvalidHold, h.By)
 	}
 	if h.At.IsZero() {
-		h.At = now()
+		h.At = at
 	}
 	h.At = h.At.UTC().Truncate(time.Microsecond)
 	if y := h.At.Year(); y < 1 || y > 9999 {

@@ -78,13 +78,25 @@ func (j *journal[R]) open() error {
 	return nil
 }
 
-// renew cuts away what was never acknowledged, and makes the head durable: after a
-// sync of it that failed, the kernel may have in memory what is not on disk.
+// renew cuts away what was never acknowledged, and makes head and name durable:
+// after a sync of them that failed, the kernel may have in memory what is not on
+// disk.
 func (j *journal[R]) renew(f *os.File) error {
 	if err := f.Truncate(j.end); err != nil {
 		return err
 	}
-	return j.writeHead(f, j.end)
+	if err := j.writeHead(f, j.end); err != nil {
+		return err
+	}
+	return j.syncName()
+}
+
+// syncName makes it durable which file has the journal's name.
+func (j *journal[R]) syncName() error {
+	if j.noSync {
+		return nil
+	}
+	return syncRoot(j.root)
 }
 
 // refuse makes the journal unfit because of an error, unless that is nil.
@@ -242,8 +254,8 @@ func (j *journal[R]) replace(records ...R) error {
 		return errors.Join(j.wrap(err), j.clean())
 	}
 	err = j.root.Rename(j.temp(), j.name)
-	if err == nil && !j.noSync {
-		err = syncRoot(j.root)
+	if err == nil {
+		err = j.syncName()
 	}
 	if err != nil {
 		return j.doubt(err)

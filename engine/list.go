@@ -161,6 +161,10 @@ func (f *FileStore) listPage(ctx context.Context, l *listing) (page []storage.Re
 		return nil, false, err
 	}
 	defer leave()
+	return s.listPage(ctx, l)
+}
+
+func (s *store) listPage(ctx context.Context, l *listing) (page []storage.RefPair, more bool, err error) {
 	read := s.nextRefs
 	if l.query.Order == Soonest {
 		read = s.nextDue

@@ -152,6 +152,9 @@ type Blobs interface {
 	Size(ctx context.Context, path string) (int64, error)
 	// Remove removes a blob and its sidecar.
 	Remove(ctx context.Context, key storage.BlobKey, path string) error
+	// PruneNamed removes the empty directories of an ID of a kind, and tells of those
+	// that have files which are not of the store, and no others.
+	PruneNamed(ctx context.Context, kind storage.IDKind, id string) (foreign []string, err error)
 	// AppendSidecar and ReadSidecar write and read the mirror of the rows.
 	AppendSidecar(ctx context.Context, blob *storage.BlobRow, lines ...storage.SidecarLine) error
 	ReadSidecar(ctx context.Context, path string) (storage.Sidecar, error)

@@ -98,7 +98,11 @@ type ID struct {
 
 // String is "{hash6}-{short uuid}": 33 characters.
 func (id ID) String() string {
-	return hex.EncodeToString(id.Hash[:]) + "-" + id.UUID.String()
+	var s [7 + shortUUIDLength]byte // every Store asks several times, so with one allocation
+	hex.Encode(s[:6], id.Hash[:])
+	s[6] = '-'
+	shortEncoding.Encode(s[7:], id.UUID[:])
+	return string(s[:])
 }
 
 // ParseID reads what ID.String prints and answers ErrInvalidRef for anything

@@ -27,6 +27,9 @@ const (
 	KindExpire      Kind = "expire"
 	KindHold        Kind = "hold"
 	KindRelease     Kind = "release"
+	// KindErase is the erasure of a session, whose references are deletions of their own.
+	KindErase      Kind = "erase"
+	KindReorganize Kind = "reorganize"
 	// KindRefused is a deletion of what is held. It is acknowledged where it is
 	// refused for that.
 	KindRefused Kind = "refused"
@@ -70,6 +73,7 @@ type Op struct {
 	Ref     string  `json:"ref,omitempty"`
 	Policy  string  `json:"policy,omitempty"` // of a retain
 	Hold    Held    `json:"hold,omitzero"`    // of a hold or a release
+	Part    uint64  `json:"part,omitempty"`   // number of the erasure that a delete is part of
 	Begun   int64   `json:"begun"`            // by the journal's clock
 	Ended   int64   `json:"ended,omitempty"`
 	Outcome Outcome `json:"outcome,omitempty"`

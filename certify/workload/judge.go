@@ -84,6 +84,7 @@ func Judge(ctx context.Context, target Target, journal *Journal) (*Verdict, erro
 	}
 	j.verdict.Opened = j.now()
 	j.bounded()
+	j.finishErasures(ctx, f)
 	j.compare(ctx, f)
 	j.compareHolds(ctx, f)
 	j.tree("after the opening")
@@ -94,6 +95,7 @@ func Judge(ctx context.Context, target Target, journal *Journal) (*Verdict, erro
 		return &j.verdict, ctx.Err()
 	}
 	j.verdict.closed[1] = j.now()
+	j.compareErasures()
 	j.again(ctx)
 	return &j.verdict, ctx.Err()
 }
@@ -154,6 +156,8 @@ func (j *judge) bounded() {
 			debt++
 		case op.Kind == KindExpire:
 			debt += due
+		case op.Kind == KindErase, op.Kind == KindReorganize:
+			debt += 3 * movedBlobs
 		}
 		if p := j.ops[i].policy(); isDue(p) {
 			due++
@@ -380,7 +384,7 @@ func (j *Journal) Settle(v *Verdict) {
 			if v.holds[op.Hold] == (op.Kind == KindHold) {
 				outcome = OutcomeAcknowledged
 			}
-		case op.Kind == KindHarm, op.Kind == KindRefused:
+		case op.Kind == KindHarm, op.Kind == KindRefused, op.Kind == KindReorganize:
 			outcome = OutcomeAcknowledged
 		}
 		j.end(op.Number, ref, outcome, nil, v.seen)

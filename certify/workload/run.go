@@ -22,23 +22,34 @@ import (
 // Run uses the store in target's directory, which need not exist, in every way
 // that has a protocol of its own: it is created, gets new blobs, equal ones one
 // after the other and at once, long streams; references are deleted, also the
-// last of a blob, and twice; files vanish or are cut and are healed; policies
-// are given and changed, and references expire; holds begin
-// and end, and deletions are refused for them; it is closed and opened again, with and without deduplication and in every
+// last of a blob, and twice; files vanish or are cut and are healed; policies are
+// given and changed, and references expire; holds begin
+// and end, and deletions are refused for them; a session is erased; it is closed and opened again, with and without deduplication and in every
 // organization. The seed decides about contents and the order of the mixed
 // part.
 //
 // What the store answers is in the journal; an operation that fails does not
 // end the run. An error is ctx's.
 func Run(ctx context.Context, target Target, seed uint64, journal *Journal) error {
-	s := &script{target: target, journal: journal, seed: seed, rand: rand.New(rand.NewPCG(seed, 1))}
+	s := newScript(target, seed, journal)
 	s.session(ctx, engine.FileStoreConfig{EnableDeduplication: true}, s.first)
 	s.session(ctx, engine.FileStoreConfig{EnableDeduplication: true}, s.heal)
 	s.session(ctx, engine.FileStoreConfig{EnableDeduplication: true}, s.hold)
 	s.session(ctx, engine.FileStoreConfig{EnableDeduplication: true}, s.retain)
+	s.session(ctx, engine.FileStoreConfig{EnableDeduplication: true}, s.erase)
 	s.session(ctx, engine.FileStoreConfig{Organization: storage.OrganizationByRun}, s.single)
 	s.session(ctx, engine.FileStoreConfig{Organization: storage.OrganizationFlat, EnableDeduplication: true, NoSyncFS: true}, s.mixed)
 	s.session(ctx, engine.FileStoreConfig{Organization: storage.OrganizationByConversation, EnableDeduplication: true}, s.mixed)
+	return ctx.Err()
+}
+
+// RunHolds is the part of Run that has holds alone, twice, so short that it can be
+// cut after each of its events.
+func RunHolds(ctx context.Context, target Target, seed uint64, journal *Journal) error {
+	s := newScript(target, seed, journal)
+	for range 2 {
+		s.session(ctx, engine.FileStoreConfig{EnableDeduplication: true}, s.hold)
+	}
 	return ctx.Err()
 }
 
@@ -60,6 +71,10 @@ type script struct {
 	rand *rand.Rand
 	made uint64 // contents
 	live []held // what the mixed parts may delete
+}
+
+func newScript(target Target, seed uint64, journal *Journal) *script {
+	return &script{target: target, journal: journal, seed: seed, rand: rand.New(rand.NewPCG(seed, 1))}
 }
 
 // held is a reference that was acknowledged.
@@ -117,15 +132,20 @@ func (s *script) delete(ctx context.Context, ref string) {
 	if ref == "" {
 		return
 	}
+	s.forget(ref)
+	_ = s.client.Delete(ctx, ref) // the journal has the error
+}
+
+// forget keeps a reference from being deleted by a mixed part.
+func (s *script) forget(ref string) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	for i := range s.live {
 		if s.live[i].ref == ref {
 			s.live = append(s.live[:i], s.live[i+1:]...)
-			break
+			return
 		}
 	}
-	s.mu.Unlock()
-	_ = s.client.Delete(ctx, ref) // the journal has the error
 }
 
 // atOnce runs a function n times at once.

@@ -87,11 +87,8 @@ and one channel. The label converted_from keeps that type.`,
 	flags.BoolVar(&p.noDedup, "no-dedup", false, "keep a copy of its own for each file")
 	flags.BoolVar(&p.wrapPCM, "wrap-pcm", false, "store raw PCM, of the type that --mime gives, as WAV")
 	flags.StringVar(&p.organization, "organization", "", "`MODE` of the directories of new files: flat, by-conversation, by-session (default) or by-run")
-	for name, choices := range map[string][]string{"organization": modeNames(), "policy": somePolicies} {
-		if err := cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(choices, cobra.ShellCompDirectiveNoFileComp)); err != nil {
-			panic(err) // the flags are those above
-		}
-	}
+	completeFlag(cmd, "organization", modeNames()...)
+	completeFlag(cmd, "policy", somePolicies...)
 	return cmd
 }
 
