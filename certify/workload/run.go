@@ -53,6 +53,15 @@ func RunHolds(ctx context.Context, target Target, seed uint64, journal *Journal)
 	return ctx.Err()
 }
 
+// RunRetention is the part of Run that has policies and expiry alone, twice.
+func RunRetention(ctx context.Context, target Target, seed uint64, journal *Journal) error {
+	s := newScript(target, seed, journal)
+	for range 2 {
+		s.session(ctx, engine.FileStoreConfig{EnableDeduplication: true}, s.retain)
+	}
+	return ctx.Err()
+}
+
 // beforeCheckpoint is long enough for the checkpoint that follows a change
 // within a second to begin and, on a slow disk, to end.
 const beforeCheckpoint = 1300 * time.Millisecond
