@@ -236,7 +236,7 @@ func (x *expiry) endOne(ctx context.Context, p *storage.RefPair) error {
 // that is not about this reference alone. The caller holds mu.
 func (x *expiry) fail(p *storage.RefPair, err error) error {
 	err = fmt.Errorf("reference %s-%s: %w", p.Blob.NameHash(), p.Ref.UUID, err)
-	if !errors.Is(err, storage.ErrCorrupted) {
+	if !errors.Is(err, storage.ErrCorrupted) || errors.Is(err, storage.ErrInDoubt) {
 		return err
 	}
 	if x.done.Failed++; x.done.Failed <= maxFailures {
