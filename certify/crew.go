@@ -85,6 +85,11 @@ func (c *crew) adopt(ctx context.Context) ([][]kept, error) {
 		if err != nil {
 			return nil, err
 		}
+		if !e.ExpiresAt.IsZero() { // an end that a kill or a closing has prevented
+			if _, err := c.store.Retain(ctx, &e.Reference, engine.PolicyForever); err != nil {
+				return nil, err
+			}
+		}
 		shares[i%crewSize] = append(shares[i%crewSize], kept{e.Reference.ID, p})
 		i++
 	}
@@ -184,6 +189,9 @@ func (w *worker) delete() error {
 	w.mine = slices.Delete(w.mine, i, i+1)
 	op := w.newOp()
 	w.say(note{verb: verbDelete, op: op, id: k.id})
+	if w.r.IntN(4) == 0 {
+		return w.expire(op, k.id)
+	}
 	for n := range 1 + w.r.IntN(2) { // a second time is no different
 		err := w.store.Delete(context.Background(), &storage.StorageReference{ID: k.id})
 		if err != nil && n == 0 {
@@ -191,6 +199,28 @@ func (w *worker) delete() error {
 		} else if err != nil && !errors.Is(err, storage.ErrClosed) {
 			return err
 		}
+	}
+	w.say(note{verb: verbDeleted, op: op})
+	return nil
+}
+
+// isOver is a policy whose time is over.
+const isOver = "2001-01-01T00:00:00Z"
+
+// expire deletes a reference by its expiry, which another worker's Expire may come to
+// first.
+func (w *worker) expire(op, id string) error {
+	ctx := context.Background()
+	if _, err := w.store.Retain(ctx, &storage.StorageReference{ID: id}, isOver); err != nil {
+		return w.refused(op, err)
+	}
+	done, err := w.store.Expire(ctx, engine.ExpireOptions{})
+	switch {
+	case err != nil:
+		w.say(note{verb: verbUnsure, op: op}) // others end what is due, too
+		return err
+	case done.Failed > 0:
+		return fmt.Errorf("%w: expire: %w", errBroken, done.Failures[0].Err)
 	}
 	w.say(note{verb: verbDeleted, op: op})
 	return nil

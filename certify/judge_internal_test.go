@@ -15,7 +15,7 @@ func TestNotes(t *testing.T) {
 		{verb: verbReady}, {verb: verbRead}, {verb: verbClosed},
 		{verb: verbStore, op: "1.2", seed: 1<<64 - 1},
 		{verb: verbStored, op: "1.2", id: "a1b2c3-x"}, {verb: verbDelete, op: "1.3", id: "a1b2c3-x"},
-		{verb: verbRefused, op: "1.3"}, {verb: verbDeleted, op: "1.3"},
+		{verb: verbRefused, op: "1.3"}, {verb: verbDeleted, op: "1.3"}, {verb: verbUnsure, op: "1.3"},
 		{verb: verbBroken, text: "two words"}, {verb: verbHindered, text: "disk full"},
 	} {
 		got, err := parseNote(n.String())

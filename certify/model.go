@@ -13,6 +13,7 @@ type model struct {
 	live     map[string]piece  // by reference ID: acknowledged, and not being deleted
 	storing  map[string]uint64 // by operation: the seed of what was in flight
 	deleting map[string]kept   // by operation: what may be gone; of what nobody acknowledged, the ID alone
+	unsure   map[string]kept   // as deleting, but the calls have returned
 
 	// Since the last judgement:
 	changed map[string]bool // IDs that were stored
@@ -37,7 +38,7 @@ type Count struct {
 
 func newModel() *model {
 	return &model{
-		live: map[string]piece{}, storing: map[string]uint64{}, deleting: map[string]kept{},
+		live: map[string]piece{}, storing: map[string]uint64{}, deleting: map[string]kept{}, unsure: map[string]kept{},
 		changed: map[string]bool{}, dead: map[string]bool{}, suspect: map[uint64]bool{},
 	}
 }
@@ -65,6 +66,9 @@ func (m *model) hear(n note) {
 		m.dead[m.deleting[n.op].id] = true
 		delete(m.deleting, n.op)
 		m.count.Deleted++
+	case verbUnsure:
+		m.unsure[n.op] = m.deleting[n.op]
+		delete(m.deleting, n.op)
 	case verbRefused:
 		m.refuse(n.op)
 	case verbRead:
@@ -105,12 +109,14 @@ func (m *model) settle(id, op string) (piece, *Violation) {
 	if p, live := m.live[id]; live {
 		return p, nil
 	}
-	for deletion, k := range m.deleting {
-		if k.id == id && k.op != "" {
-			delete(m.deleting, deletion)
-			m.live[id] = k.piece
-			m.changed[id] = true
-			return k.piece, nil
+	for _, ends := range [...]map[string]kept{m.deleting, m.unsure} {
+		for deletion, k := range ends {
+			if k.id == id && k.op != "" {
+				delete(ends, deletion)
+				m.live[id] = k.piece
+				m.changed[id] = true
+				return k.piece, nil
+			}
 		}
 	}
 	seed, stored := m.storing[op]
@@ -128,6 +134,7 @@ func (m *model) settle(id, op string) (piece, *Violation) {
 func (m *model) judged() {
 	clear(m.storing)
 	clear(m.deleting)
+	clear(m.unsure)
 	clear(m.changed)
 	clear(m.dead)
 	clear(m.suspect)

@@ -17,6 +17,7 @@ const (
 	verbRefused  verb = "refused"  // OP, after a Store or Delete that returned an error and must have changed nothing
 	verbDelete   verb = "delete"   // OP ID, before a Delete
 	verbDeleted  verb = "deleted"  // OP, after it
+	verbUnsure   verb = "unsure"   // OP, after a deletion that returned an error and may have happened
 	verbRead     verb = "read"     // after a read whose bytes were right
 	verbBroken   verb = "broken"   // TEXT, a promise was broken
 	verbHindered verb = "hindered" // TEXT, the machine does not let the work go on
@@ -39,7 +40,7 @@ func (n note) String() string {
 		return fmt.Sprintf("%s %s %d", n.verb, n.op, n.seed)
 	case verbStored, verbDelete:
 		return fmt.Sprintf("%s %s %s", n.verb, n.op, n.id)
-	case verbRefused, verbDeleted:
+	case verbRefused, verbDeleted, verbUnsure:
 		return fmt.Sprintf("%s %s", n.verb, n.op)
 	case verbBroken, verbHindered:
 		return fmt.Sprintf("%s %s", n.verb, strings.Join(strings.Fields(n.text), " "))
@@ -60,7 +61,7 @@ func parseNote(line string) (note, error) {
 		n.seed, err = strconv.ParseUint(words[1], 10, 64)
 	case (n.verb == verbStored || n.verb == verbDelete) && len(words) == 2:
 		n.op, n.id = words[0], words[1]
-	case (n.verb == verbRefused || n.verb == verbDeleted) && len(words) == 1:
+	case (n.verb == verbRefused || n.verb == verbDeleted || n.verb == verbUnsure) && len(words) == 1:
 		n.op = words[0]
 	case n.verb == verbBroken || n.verb == verbHindered:
 		n.text = rest

@@ -264,6 +264,9 @@ func everyCall(f *engine.FileStore) map[string]func(context.Context) error {
 		"Retrieve": func(ctx context.Context) error { _, err := f.Retrieve(ctx, ref); return err },
 		"Open":     func(ctx context.Context) error { _, err := f.Open(ctx, ref); return err },
 		"Delete":   func(ctx context.Context) error { return f.Delete(ctx, ref) },
+		"Retain":   func(ctx context.Context) error { _, err := f.Retain(ctx, ref, "retain"); return err },
+		"Expire":   func(ctx context.Context) error { _, err := f.Expire(ctx, engine.ExpireOptions{}); return err },
+		"Explain":  func(ctx context.Context) error { _, err := f.Explain(ctx, ref); return err },
 		"Stat":     func(ctx context.Context) error { _, err := f.Stat(ctx, ref); return err },
 		"Stats":    func(ctx context.Context) error { _, err := f.Stats(ctx); return err },
 		"List": func(ctx context.Context) error {

@@ -64,6 +64,9 @@ func rotStore(t *testing.T, killed bool) *rotSample {
 				SessionID: fmt.Sprint("session ", n%3), ConversationID: fmt.Sprint("conversation ", n%2), RunID: fmt.Sprint("run ", n%4),
 				UserID: "somebody", Labels: map[string]string{"picture": fmt.Sprintf("%060d", n)},
 			}
+			if n%5 == 0 {
+				m.Policy = fmt.Sprintf("%d-01-01T00:00:00Z", 2900+n)
+			}
 			ref := mustStore(t, f, data, m)
 			if n%8 == 5 {
 				require.NoError(t, f.Delete(context.Background(), ref))
@@ -421,6 +424,9 @@ func (s *rotSample) judge(f *engine.FileStore, r rot, lastMayBeLost bool) (outco
 		err = s.list(f, lost)
 	}
 	if err == nil {
+		err = s.expire(f, lost)
+	}
+	if err == nil {
 		err = s.change(f)
 	}
 	if err == nil {
@@ -511,6 +517,36 @@ func (s *rotSample) list(f *engine.FileStore, lost int) error {
 	}
 	if seen != len(s.live)-lost {
 		return fmt.Errorf("list has %d of %d references", seen, len(s.live))
+	}
+	return nil
+}
+
+// expire requires that the list of what expires is complete and right, or refused, and
+// that nothing is ended before its time.
+func (s *rotSample) expire(f *engine.FileStore, lost int) error {
+	ctx := context.Background()
+	if done, err := f.Expire(ctx, engine.ExpireOptions{}); err != nil && !errors.Is(err, storage.ErrCorrupted) || done.References > 0 {
+		return fmt.Errorf("expire: %+v: %w", done, err)
+	}
+	want, seen := 0, 0
+	for _, r := range s.live {
+		if !r.entry.ExpiresAt.IsZero() {
+			want++
+		}
+	}
+	for e, err := range f.List(ctx, engine.Query{Order: engine.Soonest}) {
+		if errors.Is(err, storage.ErrCorrupted) {
+			return nil
+		} else if err != nil {
+			return fmt.Errorf("list by expiry: %w", err)
+		}
+		if want, live := s.live[e.Reference.ID]; !live || !sameEntry(e, want.entry) {
+			return fmt.Errorf("list by expiry has %+v in place of %+v", e, want.entry)
+		}
+		seen++
+	}
+	if seen < want-lost || seen > want {
+		return fmt.Errorf("list by expiry has %d of %d references", seen, want)
 	}
 	return nil
 }

@@ -70,6 +70,22 @@ type FileStoreConfig struct {
 	// Content of a MIME type that is only sniffed is never PCM. Costs a second
 	// writing of streams of more than 1 MiB. Default: off.
 	WrapPCM bool
+	// DefaultPolicy is the retention policy (see ParsePolicy) of what is stored
+	// without one, counted from the time of the Store. Default: none, which is kept
+	// for ever. What is stored already keeps its own.
+	DefaultPolicy string
+	// Retention is the rule for what is stored without a policy: the name of one, or
+	// empty for DefaultPolicy. It is called by every such Store, at once by several,
+	// with the type and MIME type as they are kept, and must not change the labels.
+	// Default: nil.
+	Retention func(storage.MediaInfo, storage.MediaMetadata) string
+	// SweepInterval makes the store end by itself, while it is open, what Expire would:
+	// at the latest this long after the expiry, give or take a tenth at random and the
+	// time that it takes. Default: 0, the store ends nothing by itself.
+	SweepInterval time.Duration
+	// SweepRate bounds how many references the store ends by itself, in references
+	// per second. Default: 0, no bound.
+	SweepRate int
 	// FileMode and DirMode are the permissions of what is made, before the
 	// umask. Default: 0600 and 0700.
 	FileMode, DirMode fs.FileMode
@@ -84,6 +100,8 @@ type FileStoreConfig struct {
 	OpenIndex func(ctx context.Context, config IndexConfig) (Index, error)
 
 	faults faultPoints
+	// clock takes the place of time.Now where policies begin and end.
+	clock func() time.Time
 	// decorate wraps index and blobs, for tests that break a protocol on
 	// purpose.
 	decorate func(Index, Blobs) (Index, Blobs)
@@ -118,6 +136,14 @@ func (c FileStoreConfig) withDefaults() (FileStoreConfig, error) {
 	}
 	if c.MinFreeBytes < 0 {
 		return c, fmt.Errorf("%w: MinFreeBytes %d is negative", storage.ErrInvalidConfig, c.MinFreeBytes)
+	}
+	if c.DefaultPolicy != "" {
+		if _, err := ParsePolicy(c.DefaultPolicy); err != nil {
+			return c, fmt.Errorf("%w: DefaultPolicy: %w", storage.ErrInvalidConfig, err)
+		}
+	}
+	if c.SweepInterval < 0 || c.SweepRate < 0 {
+		return c, fmt.Errorf("%w: SweepInterval %v, SweepRate %d: negative", storage.ErrInvalidConfig, c.SweepInterval, c.SweepRate)
 	}
 	if c.Sync == "" {
 		c.Sync = SyncFull

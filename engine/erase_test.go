@@ -155,7 +155,7 @@ func TestEraseRefuses(t *testing.T) {
 	for name, q := range map[string]engine.Query{
 		"nothing asked": {}, "an order alone": {Order: engine.Newest}, "an order": {SessionID: "session", Order: engine.Oldest},
 		"a limit": {SessionID: "session", Limit: 3}, "a cursor": {SessionID: "session", Cursor: "x"},
-		"sizes that are none": {SizeFrom: 5, SizeTo: 3},
+		"sizes that are none": {SizeFrom: 5, SizeTo: 3}, "an order of expiry": {Order: engine.Soonest},
 	} {
 		for _, dry := range []bool{true, false} {
 			_, err := f.Erase(context.Background(), q, engine.EraseOptions{DryRun: dry})
@@ -196,7 +196,7 @@ func TestErasedQueryMatches(t *testing.T) {
 	f := mustOpen(t, config)
 	secret := storage.MediaMetadata{SessionID: "secret-session", UserID: "someone@example.com", Labels: map[string]string{"patient": "secret-label"}}
 	mustStore(t, f, small, secret)
-	mustStore(t, f, other, storage.MediaMetadata{SessionID: "secret-session"})
+	mustStore(t, f, other, storage.MediaMetadata{SessionID: "secret-session", Policy: "36h"})
 	mustStore(t, f, shared, secret)
 	entries := allEntries(t, f, engine.Query{})
 	queries := map[string]engine.Query{
@@ -204,6 +204,8 @@ func TestErasedQueryMatches(t *testing.T) {
 		"digest": {Digest: entries[0].Digest}, "size": {SizeFrom: int64(len(small)), SizeTo: int64(len(small)) + 1},
 		"type": {Type: "document", MimeType: "application/"}, "nothing": {SessionID: "secret"},
 		"created": {CreatedTo: entries[1].Metadata.CreatedAt}, "added": {AddedFrom: entries[1].AddedAt, SessionID: "secret-session"},
+		"policy": {Policy: "36h"}, "expires": {ExpiresTo: entries[1].ExpiresAt.Add(1)}, "expires later": {ExpiresFrom: entries[1].ExpiresAt.Add(1)},
+		"never expires": {NeverExpires: true},
 	}
 	for name, q := range queries {
 		dry, err := f.Erase(ctx, q, engine.EraseOptions{DryRun: true})

@@ -49,6 +49,13 @@ type ErasedQuery struct {
 	AddedTo     time.Time `json:"added_to,omitzero"`
 	SizeFrom    int64     `json:"size_from,omitempty"`
 	SizeTo      int64     `json:"size_to,omitempty"`
+
+	// Policy and expiry are as the erasure found them. A reference whose policy was
+	// changed may have others in a backup.
+	ExpiresFrom  time.Time `json:"expires_from,omitzero"`
+	ExpiresTo    time.Time `json:"expires_to,omitzero"`
+	NeverExpires bool      `json:"never_expires,omitempty"`
+	Policy       string    `json:"policy_name,omitempty"`
 }
 
 func maskQuery(q *Query, until storage.UUID) ErasedQuery {
@@ -58,6 +65,7 @@ func maskQuery(q *Query, until storage.UUID) ErasedQuery {
 		Salt: hex.EncodeToString(salt), Until: until.String(), Type: q.Type, MimeType: q.MimeType,
 		CreatedFrom: q.CreatedFrom, CreatedTo: q.CreatedTo, AddedFrom: q.AddedFrom, AddedTo: q.AddedTo,
 		SizeFrom: q.SizeFrom, SizeTo: q.SizeTo,
+		ExpiresFrom: q.ExpiresFrom, ExpiresTo: q.ExpiresTo, NeverExpires: q.NeverExpires, Policy: q.Policy,
 	}
 	m.Session, m.Conversation = m.hash("session", q.SessionID), m.hash("conversation", q.ConversationID)
 	m.Run, m.User = m.hash("run", q.RunID), m.hash("user", q.UserID)
@@ -106,11 +114,12 @@ func (m *ErasedQuery) Matches(e *Entry) bool {
 	}
 	rest := Query{
 		Type: m.Type, MimeType: m.MimeType, CreatedFrom: m.CreatedFrom, CreatedTo: m.CreatedTo, SizeFrom: m.SizeFrom, SizeTo: m.SizeTo,
+		ExpiresFrom: m.ExpiresFrom, ExpiresTo: m.ExpiresTo, NeverExpires: m.NeverExpires, Policy: m.Policy,
 	}
 	added := id.UUID.Time()
 	return (m.AddedFrom.IsZero() || !added.Before(m.AddedFrom)) && (m.AddedTo.IsZero() || added.Before(m.AddedTo)) &&
 		rest.lets(&storage.RefPair{
-			Ref: storage.RefRow{Type: e.Type, MimeType: e.MimeType, Metadata: e.Metadata}, Blob: storage.BlobRow{Size: e.Size},
+			Ref: storage.RefRow{Type: e.Type, MimeType: e.MimeType, Metadata: e.Metadata, ExpiresAt: e.ExpiresAt}, Blob: storage.BlobRow{Size: e.Size},
 		})
 }
 

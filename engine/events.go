@@ -20,6 +20,7 @@ const (
 	OpOpen         Operation = "open"
 	OpRead         Operation = "read" // from a Blob that Open returned
 	OpDelete       Operation = "delete"
+	OpExpire       Operation = "expire"
 	OpErase        Operation = "erase" // of one reference, by Erase
 	OpVerify       Operation = "verify"
 	OpCommit       Operation = "commit" // of a group
@@ -34,7 +35,7 @@ type Event struct {
 	Bytes     int64         // size of the blob
 	Duration  time.Duration // of the call
 
-	Last    bool            // Deleted: the blob went too
+	Last    bool            // Deleted, Expired: the blob went too
 	Finding storage.Finding // Damaged: what was found
 	Commit  storage.Commit  // Committed: the group
 	Limit   Limit           // Refused: by which limit; Bytes are those asked for
@@ -43,8 +44,8 @@ type Event struct {
 }
 
 // EventListener is told of what a store has done, by the functions that are not
-// nil. Each is called after the fact, in the goroutine of the call that it tells
-// of and before that returns, while no lock is held and no transaction is open:
+// nil. Each is called after the fact, in a goroutine of the call that it tells
+// of, or of the store's own sweeps, and before that returns, while no lock is held and no transaction is open:
 // it may use the store, but must not close it. Since it is waited for it must not
 // take long, and it must be safe for concurrent use. Of a group of commits one of
 // the calls that are under way tells. An event is not kept: when the process is
@@ -56,10 +57,11 @@ type EventListener struct {
 	Retrieved func(Event) // content, by Retrieve
 	Opened    func(Event) // a Blob
 	Deleted   func(Event) // a reference; not one that was gone already, or whose count went down
+	Expired   func(Event) // a reference that Expire, or the store itself, has ended
 	Damaged   func(Event) // found by a read or by Verify
 	Committed func(Event) // a group of changes; by the built-in index, others may not tell
 	Refused   func(Event) // a Store, by a quota or MinFreeBytes; Failed is told of it too
-	Failed    func(Event) // a Store, Retrieve, Open or Delete
+	Failed    func(Event) // a Store, Retrieve, Open or Delete, or an Expire as a whole
 }
 
 // TeeEvents returns a listener that passes every event to each of several, in
@@ -73,7 +75,7 @@ func TeeEvents(listeners ...*EventListener) *EventListener {
 		all = EventListener{
 			Stored: both(all.Stored, l.Stored), Shared: both(all.Shared, l.Shared), Healed: both(all.Healed, l.Healed),
 			Retrieved: both(all.Retrieved, l.Retrieved), Opened: both(all.Opened, l.Opened), Deleted: both(all.Deleted, l.Deleted),
-			Damaged: both(all.Damaged, l.Damaged), Committed: both(all.Committed, l.Committed),
+			Expired: both(all.Expired, l.Expired), Damaged: both(all.Damaged, l.Damaged), Committed: both(all.Committed, l.Committed),
 			Refused: both(all.Refused, l.Refused), Failed: both(all.Failed, l.Failed),
 		}
 	}

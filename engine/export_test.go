@@ -1,6 +1,9 @@
 package engine
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // FaultPoint names a step between two parts of a protocol, for tests.
 type FaultPoint = faultPoint
@@ -39,6 +42,12 @@ func WithSyncFS(config FileStoreConfig, fn func() error) FileStoreConfig {
 	return config
 }
 
+// WithClock is config with fn in place of time.Now where policies begin and end.
+func WithClock(config FileStoreConfig, fn func() time.Time) FileStoreConfig {
+	config.clock = fn
+	return config
+}
+
 // Abandon lets go of the store as a killed process would: nothing is finished,
 // only the operating system's locks and files are let go.
 func (f *FileStore) Abandon() error {
@@ -51,6 +60,7 @@ func (f *FileStore) Abandon() error {
 	if s == nil {
 		return nil
 	}
+	s.sweeper.stop()
 	s.erasures.stop()
 	s.ledger.stop()
 	return s.closeParts()

@@ -132,6 +132,21 @@ func (r *faultRun) hold(ref, name string) {
 	r.heard("release", r.client.Release(ctx, h))
 }
 
+// expire lets a reference expire.
+func (r *faultRun) expire(ref string) {
+	if ref == "" {
+		return
+	}
+	ctx := context.Background()
+	r.heard("retain", r.client.Retain(ctx, ref, "2900-01-01T00:00:00Z"))
+	if err := r.client.Retain(ctx, ref, "2001-01-01T00:00:00Z"); err != nil {
+		r.heard("retain", err)
+	} else {
+		r.put(1, 5000)
+		r.heard("expire", r.client.Expire(ctx))
+	}
+}
+
 func (r *faultRun) checkpoint() {
 	r.heard("checkpoint", r.client.Store.Checkpoint(context.Background()))
 }
@@ -158,6 +173,8 @@ func (r *faultRun) readAll(when string) {
 		switch {
 		case op.Outcome != workload.OutcomeAcknowledged && op.Kind == workload.KindDelete:
 			delete(live, op.Ref) // may be gone
+		case op.Kind == workload.KindRetain:
+			delete(live, op.Ref) // may have expired
 		case op.Outcome != workload.OutcomeAcknowledged, op.Kind == workload.KindRefused:
 		case op.Kind == workload.KindDelete:
 			delete(live, op.Ref)
@@ -210,6 +227,8 @@ func (r *faultRun) use() {
 		return
 	}
 	c := r.put(4, 9000)
+	r.expire(r.put(1, 5000))
+	r.expire(r.put(7, 600))
 	r.hold(r.put(5, 0), "a")
 	r.delete(c)
 	r.readAll("after a reopening")

@@ -72,6 +72,7 @@ type store struct {
 	slots    chan struct{}
 	ledger   ledger
 	erasures erasures
+	sweeper  sweeper
 	faults   faultPoints
 	watch    *observer
 	// origins is what was adopted from where; its lock comes before those above.
@@ -239,6 +240,7 @@ func openStore(ctx context.Context, config FileStoreConfig) (_ *store, err error
 	}
 	s.ledger.start(s)
 	s.startErasures()
+	s.sweeper.start(s)
 	cfg.Logger.Debug("opened", "store", cfg.BaseDir, "organization", s.cfg.Organization, "took", time.Since(begun))
 	return s, nil
 }
@@ -279,6 +281,7 @@ func syncAbove(dir string) error {
 
 func (s *store) close() error {
 	begun := time.Now()
+	s.sweeper.stop()
 	s.erasures.stop()
 	s.ledger.stop()
 	err := s.checkpoint(context.Background(), true)
@@ -309,6 +312,14 @@ func (s *store) closeParts() error {
 		}
 	}
 	return err
+}
+
+// now is the time by which policies begin and end, as rows keep it.
+func (c *FileStoreConfig) now() time.Time {
+	if c.clock == nil {
+		return now()
+	}
+	return c.clock().UTC().Truncate(time.Microsecond)
 }
 
 // now is the time as rows keep it.

@@ -101,7 +101,11 @@ func TestFullDisk(t *testing.T) {
 			f := mustOpen(t, config)
 			var refs []*storage.StorageReference
 			for i := range 20 {
-				refs = append(refs, mustStore(t, f, blobOf(i, 100<<10), storage.MediaMetadata{SessionID: fmt.Sprint(i)}))
+				m := storage.MediaMetadata{SessionID: fmt.Sprint(i)}
+				if i >= 15 {
+					m.Policy = "2001-01-01T00:00:00Z"
+				}
+				refs = append(refs, mustStore(t, f, blobOf(i, 100<<10), m))
 			}
 			refs = append(refs, mustStore(t, f, blobOf(0, 100<<10), someIDs))
 			require.NoError(t, f.Checkpoint(ctx))
@@ -115,9 +119,10 @@ func TestFullDisk(t *testing.T) {
 			requireReadable(t, f, refs)
 			requireNoRoom(t, f, config.BaseDir)
 
-			// Deletions need no room and make some.
+			// Deletions and expiry need no room and make some.
+			require.EqualValues(t, 5, mustExpire(t, f, engine.ExpireOptions{}).Blobs)
 			for _, ref := range refs[10:] {
-				require.NoError(t, f.Delete(ctx, ref))
+				require.NoError(t, f.Delete(ctx, ref), "again, of what has expired")
 				_, err := f.Retrieve(ctx, ref)
 				require.ErrorIs(t, err, storage.ErrNotFound)
 			}

@@ -235,10 +235,12 @@ func (h *holds) list(names ...string) []Hold {
 			}
 		}
 	}
-	slices.SortFunc(all, func(a, b Hold) int {
-		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Target.Kind, b.Target.Kind), cmp.Compare(a.Target.ID, b.Target.ID))
-	})
+	slices.SortFunc(all, compareHolds)
 	return all
+}
+
+func compareHolds(a, b Hold) int {
+	return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Target.Kind, b.Target.Kind), cmp.Compare(a.Target.ID, b.Target.ID))
 }
 
 // normalize fills in the time where there is none, and is ErrInvalidHold or ErrInvalidRef for what cannot

@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"slices"
+	"time"
 
 	"github.com/mediabolt/mediabolt/storage"
 )
@@ -77,6 +79,11 @@ type listing struct {
 	end    storage.UUID // the list ends before it in its order; zero: nowhere
 	empty  bool         // nothing can match
 	left   int          // of the limit; negative: there is none
+
+	// A list in order of expiry begins and ends at places of that order instead, and
+	// after and end bound what it shows.
+	place storage.Place
+	until time.Time
 }
 
 func newListing(q *Query) (*listing, error) {
@@ -99,17 +106,31 @@ func newListing(q *Query) (*listing, error) {
 		l.end = storage.UUIDAt(end)
 		l.empty = l.empty || q.Order != Newest && l.end.IsZero()
 	}
-	if q.Cursor != "" {
-		place, err := q.Cursor.place(q.Order)
-		if err != nil {
-			return nil, err
+	if q.Order == Soonest {
+		l.place.At, l.until = q.ExpiresFrom, afterAll
+		if !q.ExpiresTo.IsZero() {
+			l.until = q.ExpiresTo.Add(time.Microsecond) // to the next microsecond at the least
 		}
-		if l.after.IsZero() || l.sooner(l.after, place) {
-			l.after = place
+	}
+	if q.Cursor == "" {
+		return l, nil
+	}
+	place, err := q.Cursor.place(q.Order)
+	switch {
+	case err != nil:
+		return nil, err
+	case q.Order == Soonest:
+		if !place.At.Before(l.place.At) {
+			l.place = place
 		}
+	case l.after.IsZero() || l.sooner(l.after, place.UUID):
+		l.after = place.UUID
 	}
 	return l, nil
 }
+
+// afterAll is after every time that a row has.
+var afterAll = time.Date(10_000, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // sooner says whether the list comes to a before b.
 func (l *listing) sooner(a, b storage.UUID) bool {
@@ -126,7 +147,7 @@ func (l *listing) over(id storage.UUID) bool { return !l.end.IsZero() && !l.soon
 func (l *listing) size() int {
 	q := *l.query
 	narrow := q.Type == "" && q.MimeType == "" && len(q.Labels) == 0 && q.CreatedFrom.IsZero() && q.CreatedTo.IsZero() &&
-		q.SizeFrom == 0 && q.SizeTo == 0
+		q.SizeFrom == 0 && q.SizeTo == 0 && q.Policy == "" && !q.NeverExpires && q.ExpiresFrom.IsZero() && q.ExpiresTo.IsZero()
 	if narrow && l.left >= 0 {
 		return min(l.left, listPage)
 	}
@@ -144,15 +165,15 @@ func (f *FileStore) listPage(ctx context.Context, l *listing) (page []storage.Re
 }
 
 func (s *store) listPage(ctx context.Context, l *listing) (page []storage.RefPair, more bool, err error) {
-	all, next, more, err := s.index.Refs(ctx, l.filter, l.after, l.size())
+	read := s.nextRefs
+	if l.query.Order == Soonest {
+		read = s.nextDue
+	}
+	all, more, err := read(ctx, l)
 	if err != nil {
 		return nil, false, fmt.Errorf("list %s: %w", s.cfg.BaseDir, err)
 	}
-	l.after = next
 	for i := range all {
-		if l.over(all[i].Ref.UUID) {
-			return page, false, nil
-		}
 		if !l.query.lets(&all[i]) {
 			continue
 		}
@@ -161,5 +182,26 @@ func (s *store) listPage(ctx context.Context, l *listing) (page []storage.RefPai
 			return page, false, nil
 		}
 	}
-	return page, more && !l.over(next), nil
+	return page, more, nil
+}
+
+// nextRefs is the next page in order of adding, as the index has it.
+func (s *store) nextRefs(ctx context.Context, l *listing) (page []storage.RefPair, more bool, err error) {
+	page, l.after, more, err = s.index.Refs(ctx, l.filter, l.after, l.size())
+	for i := range page {
+		if l.over(page[i].Ref.UUID) {
+			return page[:i], false, nil
+		}
+	}
+	return page, more && !l.over(l.after), err
+}
+
+// nextDue is the next page in order of expiry, narrowed as the index does it in the
+// other orders.
+func (s *store) nextDue(ctx context.Context, l *listing) (page []storage.RefPair, more bool, err error) {
+	page, l.place, more, err = s.index.Due(ctx, l.until, l.place, listPage)
+	return slices.DeleteFunc(page, func(p storage.RefPair) bool {
+		id := p.Ref.UUID
+		return !l.filter.Matches(&p) || l.over(id) || !l.after.IsZero() && !l.sooner(l.after, id)
+	}), more, err
 }

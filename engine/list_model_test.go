@@ -45,13 +45,15 @@ func (m *model) matches(q *engine.Query, id string) bool {
 	}
 	for _, pair := range [][2]string{
 		{q.SessionID, ref.meta.SessionID}, {q.ConversationID, ref.meta.ConversationID}, {q.RunID, ref.meta.RunID},
-		{q.UserID, ref.meta.UserID}, {q.Type, ref.info.Type}, {q.Digest.String(), storage.Digest(sha256.Sum256(m.blobs[ref.blob].data)).String()},
+		{q.UserID, ref.meta.UserID}, {q.Policy, ref.meta.Policy}, {q.Type, ref.info.Type}, {q.Digest.String(), storage.Digest(sha256.Sum256(m.blobs[ref.blob].data)).String()},
 	} {
 		if pair[0] != "" && pair[0] != pair[1] {
 			return false
 		}
 	}
 	return strings.HasPrefix(ref.info.MimeType, strings.ToLower(q.MimeType)) && size >= q.SizeFrom && (q.SizeTo == 0 || size < q.SizeTo) &&
+		(!ref.expires.IsZero() || q.ExpiresFrom.IsZero() && q.ExpiresTo.IsZero() && q.Order != engine.Soonest) && (ref.expires.IsZero() || !q.NeverExpires) &&
+		(ref.expires.IsZero() || within(ref.expires, q.ExpiresFrom, q.ExpiresTo)) &&
 		within(ref.meta.CreatedAt, q.CreatedFrom, q.CreatedTo) && within(addedAt(id), q.AddedFrom, q.AddedTo)
 }
 
@@ -62,6 +64,9 @@ func (m *model) want(q *engine.Query) []string {
 	slices.SortFunc(ids, func(a, b string) int {
 		if q.Order == engine.Newest {
 			a, b = b, a
+		}
+		if c := m.refs[a].expires.Compare(m.refs[b].expires); q.Order == engine.Soonest && c != 0 {
+			return c
 		}
 		return strings.Compare(shortID(a), shortID(b))
 	})
@@ -130,7 +135,7 @@ func (m *machine) drawQuery(t *rapid.T) engine.Query {
 	q := engine.Query{
 		ConversationID: drawID.Draw(t, "conversation"), SessionID: drawID.Draw(t, "session"),
 		RunID: drawID.Draw(t, "run"), UserID: drawID.Draw(t, "user"),
-		Order: rapid.SampledFrom([]engine.Order{"", engine.Oldest, engine.Newest}).Draw(t, "order"),
+		Order: rapid.SampledFrom([]engine.Order{"", engine.Oldest, engine.Newest, engine.Soonest}).Draw(t, "order"),
 	}
 	for _, id := range []*string{&q.ConversationID, &q.SessionID, &q.RunID, &q.UserID} {
 		if rapid.IntRange(0, 2).Draw(t, "any ID") > 0 {
@@ -177,6 +182,18 @@ func (m *machine) drawQuery(t *rapid.T) engine.Query {
 	}
 	if draw("by addition") {
 		q.AddedFrom, q.AddedTo = bounds(addedAt(rapid.SampledFrom(ids).Draw(t, "addition of")), addedAt(rapid.SampledFrom(ids).Draw(t, "addition of")))
+	}
+	if draw("by policy") {
+		q.Policy = some("policy of").meta.Policy
+	}
+	if draw("by expiry") {
+		a, b := some("expiry of").expires, some("expiry of").expires
+		if !a.IsZero() && !b.IsZero() {
+			q.ExpiresFrom, q.ExpiresTo = bounds(a, b)
+		}
+	}
+	if q.Order != engine.Soonest && q.ExpiresFrom.IsZero() && q.ExpiresTo.IsZero() && draw("for ever") {
+		q.NeverExpires = true
 	}
 	if draw("limited") {
 		q.Limit = rapid.IntRange(1, 5).Draw(t, "limit")

@@ -37,6 +37,9 @@ type modelRef struct {
 	blob string // contentKey with dedup, the ID without
 	info storage.MediaInfo
 	meta storage.MediaMetadata
+
+	expires  time.Time // zero: never
+	revision uint32
 }
 
 type modelBlob struct {
@@ -193,6 +196,8 @@ func (m *model) checkEntry(e *engine.Entry) error {
 		return fmt.Errorf("reference %s: organization %s, want %s", id, e.Reference.Metadata["org"], blob.org)
 	case e.Type != want.info.Type || e.MimeType != want.info.MimeType:
 		return fmt.Errorf("reference %s: %s, %s; want %+v", id, e.Type, e.MimeType, want.info)
+	case !e.ExpiresAt.Equal(want.expires):
+		return fmt.Errorf("reference %s: expires %v, want %v", id, e.ExpiresAt, want.expires)
 	case fmt.Sprint(e.Metadata) != fmt.Sprint(want.meta):
 		return fmt.Errorf("reference %s: metadata %+v, want %+v", id, e.Metadata, want.meta)
 	}
@@ -299,6 +304,7 @@ func checkFiles(baseDir string, want map[string]bool) error {
 // machine runs random operations, one after another, on a store and its model.
 type machine struct {
 	config engine.FileStoreConfig
+	clock  *testClock
 	store  *engine.FileStore
 	model  *model
 }
@@ -306,6 +312,7 @@ type machine struct {
 func (m *machine) reopen(t *rapid.T) {
 	m.config.EnableDeduplication = rapid.Bool().Draw(t, "dedup")
 	m.config.Organization = rapid.SampledFrom(storage.OrganizationModes()).Draw(t, "organization")
+	m.config.DefaultPolicy = drawPolicy.Draw(t, "default policy")
 	store, err := engine.Open(context.Background(), m.config)
 	require.NoError(t, err)
 	m.store = store
@@ -335,6 +342,7 @@ var (
 			ConversationID: drawID.Draw(t, "conversation"), SessionID: drawID.Draw(t, "session"),
 			RunID: drawID.Draw(t, "run"), UserID: drawID.Draw(t, "user"),
 			MessageIndex: rapid.Int().Draw(t, "message"), ContentIndex: rapid.IntRange(0, 3).Draw(t, "part"),
+			Policy: drawPolicy.Draw(t, "policy"),
 		}
 		if rapid.Bool().Draw(t, "dated") {
 			m.CreatedAt = time.UnixMicro(rapid.Int64Range(0, 1<<52).Draw(t, "time")).UTC()
@@ -351,6 +359,10 @@ func (m *machine) put(t *rapid.T, put func([]byte, storage.MediaInfo, storage.Me
 	ref, err := put(data, info, meta)
 	require.NoError(t, err)
 	require.NoError(t, m.model.store(ref, m.config.EnableDeduplication, m.config.Organization, data, info, meta))
+	if meta.Policy == "" {
+		meta.Policy = m.config.DefaultPolicy
+	}
+	m.model.refs[ref.ID].retain(meta.Policy, m.clock.now())
 }
 
 func (m *machine) Store(t *rapid.T) {
@@ -445,6 +457,7 @@ func (m *machine) Checkpoint(t *rapid.T) {
 
 func (m *machine) CloseAndReopen(t *rapid.T) {
 	require.NoError(t, m.store.Close())
+	require.NoError(t, m.model.checkSidecars(func(path string) map[string]*storage.RefRow { return sidecarOf(t, m.config.BaseDir, path) }))
 	m.reopen(t)
 }
 
@@ -464,7 +477,8 @@ func TestModel(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		base, err := os.MkdirTemp(dir, "store")
 		require.NoError(rt, err)
-		m := &machine{config: engine.FileStoreConfig{BaseDir: base, Sync: engine.SyncNone}, model: newModel()}
+		m := &machine{clock: newClock(), model: newModel()}
+		m.config = engine.WithClock(engine.FileStoreConfig{BaseDir: base, Sync: engine.SyncNone}, m.clock.now)
 		m.reopen(rt)
 		defer func() { // also when a step failed: the next attempt follows in this process
 			require.NoError(rt, errors.Join(m.store.Close(), os.RemoveAll(base)))
@@ -472,7 +486,7 @@ func TestModel(t *testing.T) {
 		rt.Repeat(map[string]func(*rapid.T){
 			"Store": m.Store, "StoreReader": m.StoreReader, "Read": m.Read, "Delete": m.Delete, "DeleteAgain": m.DeleteAgain,
 			"List": m.List, "References": m.References, "Checkpoint": m.Checkpoint, "CloseAndReopen": m.CloseAndReopen, "AbandonAndReopen": m.AbandonAndReopen,
-			"Hold": m.Hold, "Release": m.Release, "CompareAll": m.CompareAll,
+			"Hold": m.Hold, "Release": m.Release, "Retain": m.Retain, "Expire": m.Expire, "CompareAll": m.CompareAll,
 		})
 		m.CompareAll(rt)
 		require.NoError(rt, m.store.Close())

@@ -16,6 +16,10 @@ type Order string
 const (
 	Oldest Order = "oldest" // who was added first comes first, the default
 	Newest Order = "newest" // who was added last comes first
+	// Soonest is another order: who expires first comes first, and who never expires
+	// is not listed. A reference whose policy is changed during a list may be listed
+	// twice or not at all.
+	Soonest Order = "soonest"
 )
 
 // Query says what a List is to list; the zero Query lists everything, oldest
@@ -24,7 +28,8 @@ const (
 // What a List costs depends on its narrowest index: Digest, else SessionID,
 // ConversationID, RunID or UserID, whichever of them is first in this order and
 // set, each times the range of AddedFrom and AddedTo. All other filters look at
-// every reference that these leave.
+// every reference that these leave. In the order Soonest a List costs the range of
+// ExpiresFrom and ExpiresTo instead.
 type Query struct {
 	ConversationID, SessionID, RunID, UserID string
 	// Type is the kind of media, as it was stored.
@@ -44,6 +49,13 @@ type Query struct {
 	// included, the latter not. It is read from the clock of the machine, and
 	// does not go back within a process when that does.
 	AddedFrom, AddedTo time.Time
+	// ExpiresFrom and ExpiresTo bound the time of expiry, the former included, the
+	// latter not; with one of them set, what never expires is left out.
+	ExpiresFrom, ExpiresTo time.Time
+	// NeverExpires leaves out what expires.
+	NeverExpires bool
+	// Policy is the name of the retention policy.
+	Policy string
 	// SizeFrom and SizeTo bound the size in bytes, the former included, the
 	// latter not.
 	SizeFrom, SizeTo int64
@@ -67,9 +79,9 @@ type Query struct {
 func (q *Query) After(e *Entry) Cursor {
 	id, err := storage.ParseID(e.Reference.ID)
 	if err != nil {
-		return newCursor(storage.UUID{}, q.Order) // no entry: a List says so
+		return newCursor(storage.Place{}, q.Order) // no entry: a List says so
 	}
-	return newCursor(id.UUID, q.Order)
+	return newCursor(storage.Place{At: e.ExpiresAt, UUID: id.UUID}, q.Order)
 }
 
 // validate answers ErrInvalidQuery for what nothing can be asked with.
@@ -77,8 +89,13 @@ func (q *Query) validate() error {
 	invalid := func(format string, args ...any) error {
 		return fmt.Errorf("%w: %s", storage.ErrInvalidQuery, fmt.Sprintf(format, args...))
 	}
-	if q.Order != "" && q.Order != Oldest && q.Order != Newest {
-		return invalid("order %q: want %q or %q", string(q.Order), Oldest, Newest)
+	switch q.Order {
+	case "", Oldest, Newest, Soonest:
+	default:
+		return invalid("order %q: want %q, %q or %q", string(q.Order), Oldest, Newest, Soonest)
+	}
+	if q.NeverExpires && (q.Order == Soonest || !q.ExpiresFrom.IsZero() || !q.ExpiresTo.IsZero()) {
+		return invalid("what never expires has no time of expiry, by which to bound or to order")
 	}
 	if q.Limit < 0 {
 		return invalid("limit %d is negative", q.Limit)
@@ -92,7 +109,7 @@ func (q *Query) validate() error {
 	for _, r := range [...]struct {
 		what     string
 		from, to time.Time
-	}{{"created", q.CreatedFrom, q.CreatedTo}, {"added", q.AddedFrom, q.AddedTo}} {
+	}{{"created", q.CreatedFrom, q.CreatedTo}, {"added", q.AddedFrom, q.AddedTo}, {"expires", q.ExpiresFrom, q.ExpiresTo}} {
 		for _, t := range [...]time.Time{r.from, r.to} {
 			if y := t.UTC().Year(); y < 1 || y > 9999 {
 				return invalid("%s %v: year outside 1 to 9999 in UTC", r.what, t)
@@ -108,7 +125,8 @@ func (q *Query) validate() error {
 // Narrows says whether the query has a filter at all.
 func (q *Query) Narrows() bool {
 	return q.filter() != storage.RefFilter{Newest: q.Order == Newest} || q.Type != "" || q.MimeType != "" || len(q.Labels) > 0 ||
-		q.SizeFrom > 0 || q.SizeTo > 0 || !q.CreatedFrom.IsZero() || !q.CreatedTo.IsZero() || !q.AddedFrom.IsZero() || !q.AddedTo.IsZero()
+		q.SizeFrom > 0 || q.SizeTo > 0 || !q.CreatedFrom.IsZero() || !q.CreatedTo.IsZero() || !q.AddedFrom.IsZero() || !q.AddedTo.IsZero() ||
+		!q.ExpiresFrom.IsZero() || !q.ExpiresTo.IsZero() || q.NeverExpires || q.Policy != ""
 }
 
 // filter is what the index does of the query.
@@ -127,8 +145,16 @@ func (q *Query) lets(p *storage.RefPair) bool {
 		len(p.Ref.MimeType) >= len(q.MimeType) && strings.EqualFold(p.Ref.MimeType[:len(q.MimeType)], q.MimeType) &&
 		(q.CreatedFrom.IsZero() || !created.Before(q.CreatedFrom)) &&
 		(q.CreatedTo.IsZero() || created.Before(q.CreatedTo)) &&
-		p.Blob.Size >= q.SizeFrom && (q.SizeTo == 0 || p.Blob.Size < q.SizeTo) &&
+		q.letsExpiry(&p.Ref) && p.Blob.Size >= q.SizeFrom && (q.SizeTo == 0 || p.Blob.Size < q.SizeTo) &&
 		q.labelled(p.Ref.Metadata.Labels)
+}
+
+func (q *Query) letsExpiry(ref *storage.RefRow) bool {
+	at := ref.ExpiresAt
+	return (q.Policy == "" || q.Policy == ref.Metadata.Policy) &&
+		(!q.NeverExpires || at.IsZero()) &&
+		(q.ExpiresFrom.IsZero() || !at.Before(q.ExpiresFrom)) && // the zero time is before all
+		(q.ExpiresTo.IsZero() || !at.IsZero() && at.Before(q.ExpiresTo))
 }
 
 func (q *Query) labelled(labels map[string]string) bool {

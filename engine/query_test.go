@@ -170,9 +170,108 @@ func otherLetter(c byte) string {
 	return "A"
 }
 
+func TestListByExpiry(t *testing.T) {
+	f, clock, _ := openClocked(t)
+	var refs []string
+	for i, policy := range []string{"3h", "1h", "", "2h", "retain", "1h", "retain-1day"} {
+		refs = append(refs, mustStore(t, f, bytesOf(10, byte(i)), storage.MediaMetadata{SessionID: fmt.Sprint(i % 2), Policy: policy}).ID)
+		time.Sleep(time.Millisecond)
+	}
+	pick := func(list ...int) []string {
+		ids := []string{}
+		for _, i := range list {
+			ids = append(ids, refs[i])
+		}
+		return ids
+	}
+	in := func(hours int) time.Time { return clock.now().Add(time.Duration(hours) * time.Hour) }
+	soonest := engine.Query{Order: engine.Soonest}
+	for what, c := range map[string]struct {
+		q    engine.Query
+		want []string
+	}{
+		"all that expires":   {soonest, pick(1, 5, 3, 0, 6)},
+		"of a session":       {engine.Query{Order: engine.Soonest, SessionID: "1"}, pick(1, 5, 3)},
+		"from":               {engine.Query{Order: engine.Soonest, ExpiresFrom: in(2)}, pick(3, 0, 6)},
+		"just after":         {engine.Query{Order: engine.Soonest, ExpiresFrom: in(2).Add(1)}, pick(0, 6)},
+		"to":                 {engine.Query{Order: engine.Soonest, ExpiresTo: in(2)}, pick(1, 5)},
+		"to just after":      {engine.Query{Order: engine.Soonest, ExpiresTo: in(2).Add(1)}, pick(1, 5, 3)},
+		"from to":            {engine.Query{Order: engine.Soonest, ExpiresFrom: in(2), ExpiresTo: in(4)}, pick(3, 0)},
+		"limited":            {engine.Query{Order: engine.Soonest, Limit: 3}, pick(1, 5, 3)},
+		"added":              {engine.Query{Order: engine.Soonest, AddedFrom: addedAt(refs[3]), AddedTo: addedAt(refs[6])}, pick(5, 3)},
+		"with a policy":      {engine.Query{Order: engine.Soonest, Policy: "1h"}, pick(1, 5)},
+		"in order of adding": {engine.Query{ExpiresTo: in(3)}, pick(1, 3, 5)},
+		"newest":             {engine.Query{ExpiresFrom: in(2), Order: engine.Newest}, pick(6, 3, 0)},
+		"never":              {engine.Query{NeverExpires: true}, pick(2, 4)},
+		"policy for ever":    {engine.Query{Policy: "retain"}, pick(4)},
+		"never, limited":     {engine.Query{NeverExpires: true, Limit: 1}, pick(2)},
+	} {
+		require.Equal(t, c.want, listed(t, f, c.q), what)
+	}
+
+	q := engine.Query{Order: engine.Soonest, Limit: 2}
+	e := mustStat(t, f, &storage.StorageReference{ID: refs[1]})
+	q.Cursor = q.After(&e)
+	require.Equal(t, pick(5, 3), listed(t, f, q), "of two that expire at once, the place is behind one")
+	e = mustStat(t, f, &storage.StorageReference{ID: refs[3]})
+	q.Cursor = q.After(&e)
+	require.NoError(t, f.Delete(context.Background(), &e.Reference))
+	require.Equal(t, pick(0, 6), listed(t, f, q), "the entry of the cursor may go")
+	q.ExpiresFrom = in(5)
+	require.Equal(t, pick(6), listed(t, f, q), "whichever of place and time is later")
+	mustRetain(t, f, &storage.StorageReference{ID: refs[4]}, "30m")
+	require.Equal(t, pick(4, 1, 5, 0, 6), listed(t, f, soonest))
+
+	never := mustStat(t, f, &storage.StorageReference{ID: refs[2]})
+	for what, bad := range map[string]engine.Query{
+		"of another order":          {Cursor: q.Cursor},
+		"of yet another order":      {Order: engine.Soonest, Cursor: (&engine.Query{}).After(&e)},
+		"behind what never expires": {Order: engine.Soonest, Cursor: q.After(&never)},
+		"behind no entry":           {Order: engine.Soonest, Cursor: q.After(&engine.Entry{})},
+		"cut short":                 {Order: engine.Soonest, Cursor: q.Cursor[:len(q.Cursor)-2]},
+		"never and soonest":         {Order: engine.Soonest, NeverExpires: true},
+		"never and before":          {ExpiresTo: in(1), NeverExpires: true},
+		"backwards":                 {ExpiresFrom: in(2), ExpiresTo: in(1)},
+		"past the end of time":      {ExpiresTo: time.Date(10_000, 1, 1, 0, 0, 0, 0, time.UTC)},
+	} {
+		require.ErrorIs(t, listError(t, f, bad), storage.ErrInvalidQuery, what)
+	}
+}
+
+// Lists in order of expiry are read page by page.
+func TestLongListByExpiry(t *testing.T) {
+	clock := newClock()
+	f := mustOpen(t, engine.WithClock(engine.FileStoreConfig{BaseDir: t.TempDir(), EnableDeduplication: true, Sync: engine.SyncNone}, clock.now))
+	const many = 600
+	at := map[string]time.Time{}
+	for i := range many {
+		ref := mustStore(t, f, []byte("x"), storage.MediaMetadata{Policy: fmt.Sprintf("%ds", 1+i*7%97)})
+		at[ref.ID] = mustStat(t, f, ref).ExpiresAt
+	}
+	ids := listed(t, f, engine.Query{Order: engine.Soonest})
+	require.Len(t, ids, many)
+	for i := 1; i < many; i++ {
+		a, b := at[ids[i-1]], at[ids[i]]
+		require.True(t, a.Before(b) || a.Equal(b) && shortID(ids[i-1]) < shortID(ids[i]), "%d", i)
+	}
+	q := engine.Query{Order: engine.Soonest, Limit: 7}
+	paged := []string{}
+	for {
+		page := listed(t, f, q)
+		paged = append(paged, page...)
+		if len(page) < q.Limit {
+			break
+		}
+		e := mustStat(t, f, &storage.StorageReference{ID: page[len(page)-1]})
+		q.Cursor = q.After(&e)
+	}
+	require.Equal(t, ids, paged)
+}
+
 func FuzzCursor(f *testing.F) {
 	store := mustOpen(f, engine.FileStoreConfig{BaseDir: f.TempDir(), Sync: engine.SyncNone})
-	e := mustStat(f, store, mustStore(f, store, []byte("x"), storage.MediaMetadata{}))
+	e := mustStat(f, store, mustStore(f, store, []byte("x"), storage.MediaMetadata{Policy: "36h"}))
+	f.Add(string((&engine.Query{Order: engine.Soonest}).After(&e)))
 	f.Add(string((&engine.Query{}).After(&e)))
 	f.Add(string((&engine.Query{Order: engine.Newest}).After(&e)))
 	f.Add("")
@@ -180,12 +279,19 @@ func FuzzCursor(f *testing.F) {
 	f.Fuzz(func(t *testing.T, cursor string) {
 		oldest := listError(t, store, engine.Query{Cursor: engine.Cursor(cursor), AddedFrom: time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)})
 		newest := listError(t, store, engine.Query{Cursor: engine.Cursor(cursor), Order: engine.Newest, AddedTo: time.Unix(1, 0)})
-		for _, err := range []error{oldest, newest} {
+		soonest := listError(t, store, engine.Query{Cursor: engine.Cursor(cursor), Order: engine.Soonest, ExpiresTo: time.Unix(1, 0)})
+		for _, err := range []error{oldest, newest, soonest} {
 			if err != nil {
 				require.ErrorIs(t, err, storage.ErrInvalidQuery)
 			}
 		}
-		require.True(t, cursor == "" || oldest != nil || newest != nil, "of one order alone")
+		right := 0
+		for _, err := range []error{oldest, newest, soonest} {
+			if err == nil {
+				right++
+			}
+		}
+		require.True(t, cursor == "" || right <= 1, "of one order alone")
 	})
 }
 

@@ -78,6 +78,11 @@ func (s *store) put(ctx context.Context, info storage.MediaInfo, metadata storag
 	if err := metadata.Validate(); err != nil {
 		return id, nil, blob, err
 	}
+	if metadata.Policy != "" {
+		if _, err := ParsePolicy(metadata.Policy); err != nil {
+			return id, nil, blob, err
+		}
+	}
 	t := s.ticket(&metadata)
 	defer t.giveBack()
 	p, declared, err := read(s, t)
@@ -117,14 +122,18 @@ func (s *store) addition(p *payload, declared storage.MediaInfo, metadata storag
 		key = storage.UUIDKey(id.UUID)
 		_, _ = rand.Read(id.Hash[:]) // is documented to never fail
 	}
-	created := now()
+	created := s.cfg.now()
+	expires, err := s.cfg.retention(info, &metadata, created)
+	if err != nil {
+		return nil, id, err
+	}
 	if metadata.CreatedAt.IsZero() {
 		metadata.CreatedAt = created
 	} else {
 		metadata.CreatedAt = metadata.CreatedAt.UTC().Truncate(1000)
 	}
 	return &storage.Addition{
-		Ref: storage.RefRow{UUID: id.UUID, Blob: key, Type: info.Type, MimeType: info.MimeType, Metadata: metadata, Count: p.count},
+		Ref: storage.RefRow{UUID: id.UUID, Blob: key, Type: info.Type, MimeType: info.MimeType, Metadata: metadata, ExpiresAt: expires, Count: p.count},
 		Blob: storage.BlobRow{
 			Key: key, Path: path.Join(blobs.Dir(s.cfg.Organization, &metadata), blobs.FileName(id, info.MimeType)),
 			Organization: s.cfg.Organization, Size: p.size, CRC: p.crc, Digest: p.digest, MimeType: info.MimeType,

@@ -115,6 +115,10 @@ func TestStrictCutsOfMoves(t *testing.T) { strictCutsOf(t, workload.RunMoves, 6)
 // where it came from, and nothing else.
 func TestStrictCutsOfAdoptions(t *testing.T) { strictCutsOf(t, workload.RunAdoption, 12) }
 
+// After a cut at any event of a workload of policies and expiry, an acknowledged policy
+// is there, what an acknowledged Expire has ended is gone, and what was not due is there.
+func TestStrictCutsOfRetention(t *testing.T) { strictCutsOf(t, workload.RunRetention, 3) }
+
 // strictCutsOf cuts a workload after each of its events, or after one of some but for
 // the long and the short form.
 func strictCutsOf(t *testing.T, use func(context.Context, workload.Target, uint64, *workload.Journal) error, some int) {

@@ -56,6 +56,10 @@ var (
 	// ErrInvalidHold: a hold whose name, target or texts cannot be kept.
 	ErrInvalidHold error = &sentinel{"invalid hold", nil}
 
+	// ErrInvalidPolicy: a retention policy that has no known form, or ends at a
+	// time that cannot be kept.
+	ErrInvalidPolicy error = &sentinel{"invalid retention policy", nil}
+
 	// ErrInvalidConfig: a configuration that no store can run with.
 	ErrInvalidConfig error = &sentinel{"invalid configuration", nil}
 )
@@ -101,6 +105,7 @@ var classes = [...]struct {
 	{ErrInvalidRef, "invalid_ref"},
 	{ErrInvalidQuery, "invalid_query"},
 	{ErrInvalidHold, "invalid_hold"},
+	{ErrInvalidPolicy, "invalid_policy"},
 	{ErrTooLarge, "too_large"},
 	{ErrInvalidMedia, "invalid_media"},
 	{ErrInvalidConfig, "invalid_config"},

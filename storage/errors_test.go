@@ -30,6 +30,7 @@ var sentinels = map[error]string{
 	storage.ErrInvalidQuery:  "invalid query",
 	storage.ErrInvalidHold:   "invalid hold",
 	storage.ErrHeld:          "media is held",
+	storage.ErrInvalidPolicy: "invalid retention policy",
 	storage.ErrInvalidConfig: "invalid configuration",
 	storage.ErrLocked:        "store is locked",
 	storage.ErrClosed:        "store is closed",

@@ -11,7 +11,7 @@ import "context"
 type MediaStorageService interface {
 	// Store keeps content and returns a reference that is durable when Store
 	// returns. An error means that nothing was kept. Errors: ErrInvalidMedia,
-	// ErrTooLarge, ErrDiskSpace, ErrPermission, ErrIO, ErrClosed.
+	// ErrInvalidPolicy, ErrTooLarge, ErrDiskSpace, ErrPermission, ErrIO, ErrClosed.
 	Store(ctx context.Context, content *MediaContent, metadata MediaMetadata) (*StorageReference, error)
 
 	// Retrieve returns the content of ref, its Data in standard base64.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -80,6 +81,25 @@ func (c *Client) Delete(ctx context.Context, ref string) error {
 	return err
 }
 
+// Retain gives a reference another policy.
+func (c *Client) Retain(ctx context.Context, ref, policy string) error {
+	n := c.Journal.Begin(Op{Kind: KindRetain, Ref: ref, Policy: policy})
+	_, err := c.Store.Retain(ctx, &storage.StorageReference{ID: ref}, policy)
+	c.Journal.End(n, "", err)
+	return err
+}
+
+// Expire ends what is due.
+func (c *Client) Expire(ctx context.Context) error {
+	n := c.Journal.Begin(Op{Kind: KindExpire})
+	done, err := c.Store.Expire(ctx, engine.ExpireOptions{})
+	if err == nil && done.Failed > 0 {
+		err = fmt.Errorf("%w: %d, the first: %w", errExpire, done.Failed, done.Failures[0].Err)
+	}
+	c.Journal.End(n, "", err)
+	return err
+}
+
 // Hold puts a hold into force.
 func (c *Client) Hold(ctx context.Context, h Held) error {
 	n := c.Journal.Begin(Op{Kind: KindHold, Hold: h})
@@ -147,5 +167,5 @@ func metadata(n uint64, p Place) storage.MediaMetadata {
 	if p.Origin != "" {
 		labels[engine.AdoptedFrom] = p.Origin
 	}
-	return storage.MediaMetadata{SessionID: p.Session, ConversationID: p.Conversation, RunID: p.Run, Labels: labels}
+	return storage.MediaMetadata{SessionID: p.Session, ConversationID: p.Conversation, RunID: p.Run, Policy: p.Policy, Labels: labels}
 }

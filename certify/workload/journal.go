@@ -23,6 +23,8 @@ const (
 	KindStore       Kind = "store"
 	KindStoreReader Kind = "store-reader"
 	KindDelete      Kind = "delete"
+	KindRetain      Kind = "retain"
+	KindExpire      Kind = "expire"
 	KindHold        Kind = "hold"
 	KindRelease     Kind = "release"
 	// KindErase is the erasure of a session, whose references are deletions of their own.
@@ -56,6 +58,7 @@ type Place struct {
 	Conversation string `json:"conversation,omitempty"`
 	Run          string `json:"run,omitempty"`
 	Origin       string `json:"origin,omitempty"` // of what is adopted
+	Policy       string `json:"policy,omitempty"`
 }
 
 // Held is a hold as a workload tells it from others.
@@ -71,9 +74,10 @@ type Op struct {
 	Content Content `json:"content"` // of a store or a harm
 	Place   Place   `json:"place"`   // of a store
 	Ref     string  `json:"ref,omitempty"`
-	Hold    Held    `json:"hold,omitzero"`  // of a hold or a release
-	Part    uint64  `json:"part,omitempty"` // number of the erasure that a delete is part of
-	Begun   int64   `json:"begun"`          // by the journal's clock
+	Policy  string  `json:"policy,omitempty"` // of a retain
+	Hold    Held    `json:"hold,omitzero"`    // of a hold or a release
+	Part    uint64  `json:"part,omitempty"`   // number of the erasure that a delete is part of
+	Begun   int64   `json:"begun"`            // by the journal's clock
 	Ended   int64   `json:"ended,omitempty"`
 	Outcome Outcome `json:"outcome,omitempty"`
 	Error   string  `json:"error,omitempty"`

@@ -141,7 +141,7 @@ func (j *judge) open(ctx context.Context) (*engine.FileStore, error) {
 // after the one that removed it, so there may be one more session of those, not
 // counting sessions that had none to make.
 func (j *judge) bounded() {
-	var debt, staged, last int64
+	var debt, staged, last, due int64
 	for i := range j.ops {
 		switch op := &j.ops[i]; {
 		case op.Kind == KindClose && op.Outcome == OutcomeAcknowledged:
@@ -153,10 +153,15 @@ func (j *judge) bounded() {
 			debt++
 			staged++
 			last++
-		case op.Kind == KindDelete:
+		case op.Kind == KindDelete, op.Kind == KindRetain:
 			debt++
+		case op.Kind == KindExpire:
+			debt += due
 		case op.Kind == KindErase, op.Kind == KindReorganize:
 			debt += 3 * movedBlobs
+		}
+		if p := j.ops[i].policy(); isDue(p) {
+			due++
 		}
 	}
 	r, found := j.opening.recovered()
@@ -199,6 +204,9 @@ func (j *judge) compare(ctx context.Context, f *engine.FileStore) {
 		if d := j.deleted[id]; d != nil || there {
 			continue
 		}
+		if may, _ := j.expired(id); may {
+			continue
+		}
 		j.add("an acknowledged reference is there", op.Number, id, "it is gone")
 	}
 	for id, op := range j.deleted {
@@ -235,7 +243,8 @@ func (j *judge) owner(id string, e *engine.Entry) *Op {
 
 func (j *judge) sameMetadata(op *Op, e *engine.Entry) {
 	want := metadata(op.Number, op.Place)
-	want.CreatedAt = e.Metadata.CreatedAt
+	j.sameRetention(op, e)
+	want.CreatedAt, want.Policy = e.Metadata.CreatedAt, e.Metadata.Policy
 	if fmt.Sprint(e.Metadata) != fmt.Sprint(want) || e.MimeType != mimeType || e.Size != int64(op.Content.Size) {
 		j.add("metadata is as it was stored", op.Number, e.Reference.ID, "got %v %s %d bytes, stored %v %s %d bytes",
 			e.Metadata, e.MimeType, e.Size, want, mimeType, op.Content.Size)
@@ -347,6 +356,7 @@ func (j *Journal) Settle(v *Verdict) {
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	expired := j.goneByExpiry(v)
 	stored := map[string]string{}
 	for id, e := range v.present {
 		stored[e.Metadata.Labels[labelOp]] = id
@@ -367,6 +377,10 @@ func (j *Journal) Settle(v *Verdict) {
 			if _, there := v.present[op.Ref]; !there {
 				outcome = OutcomeAcknowledged
 			}
+		case op.Kind == KindRetain:
+			if e, there := v.present[op.Ref]; !there || e.Metadata.Policy == op.Policy {
+				outcome = OutcomeAcknowledged
+			}
 		case op.Kind == KindHold || op.Kind == KindRelease:
 			if v.holds[op.Hold] == (op.Kind == KindHold) {
 				outcome = OutcomeAcknowledged
@@ -375,6 +389,10 @@ func (j *Journal) Settle(v *Verdict) {
 			outcome = OutcomeAcknowledged
 		}
 		j.end(op.Number, ref, outcome, nil, v.seen)
+	}
+	for _, ref := range expired { // from now on they are deleted
+		j.ops = append(j.ops, Op{Number: uint64(len(j.ops) + 1), Kind: KindDelete, Ref: ref, Begun: v.seen})
+		j.end(uint64(len(j.ops)), "", OutcomeAcknowledged, nil, v.seen)
 	}
 	if v.closed[1] != 0 {
 		j.ops = append(j.ops, Op{Number: uint64(len(j.ops) + 1), Kind: KindClose, Begun: v.closed[0]})

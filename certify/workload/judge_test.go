@@ -67,6 +67,22 @@ func (s *small) hold(t *testing.T) {
 	require.NoError(t, c.Close())
 }
 
+// Policies that ended long ago, and that end long after.
+const (
+	past   = "2001-01-01T00:00:00Z"
+	future = "2900-01-01T00:00:00Z"
+)
+
+// retain gives a reference policies, one after the other.
+func (s *small) retain(t *testing.T, ref string, policies ...string) {
+	t.Helper()
+	c := open(t, s.target, s.journal)
+	for _, p := range policies {
+		require.NoError(t, c.Retain(context.Background(), ref, p))
+	}
+	require.NoError(t, c.Close())
+}
+
 // file is the path of a reference's blob.
 func (s *small) file(t *testing.T, ref string) string {
 	t.Helper()
@@ -127,6 +143,56 @@ func TestJudgeFindsWhatIsBroken(t *testing.T) {
 					}
 				}
 			}},
+		{name: "a policy that was not given", broken: []string{"an acknowledged policy is there"},
+			harm: func(_ *testing.T, s *small) {
+				n := s.journal.Begin(workload.Op{Kind: workload.KindRetain, Ref: s.alone, Policy: future})
+				s.journal.End(n, "", nil)
+			}},
+		{name: "a policy that nobody gave", broken: []string{"an acknowledged policy is there"},
+			harm: func(t *testing.T, s *small) {
+				c := open(t, s.target, s.journal)
+				_, err := c.Store.Retain(context.Background(), &storage.StorageReference{ID: s.alone}, future)
+				require.NoError(t, err)
+				require.NoError(t, c.Store.Close())
+			}},
+		{name: "an expiry of another policy", broken: []string{"an expiry is that of its policy"},
+			harm: func(t *testing.T, s *small) {
+				c := open(t, s.target, s.journal)
+				_, err := c.Store.Retain(context.Background(), &storage.StorageReference{ID: s.alone}, "100000h")
+				require.NoError(t, err)
+				require.NoError(t, c.Store.Close())
+				n := s.journal.Begin(workload.Op{Kind: workload.KindRetain, Ref: s.alone, Policy: "100000h"})
+				s.journal.End(n, "", nil)
+			}},
+		{name: "what is due and was not ended", broken: []string{"what an acknowledged Expire has ended is gone"},
+			harm: func(t *testing.T, s *small) {
+				s.retain(t, s.alone, past)
+				s.journal.End(s.journal.Begin(workload.Op{Kind: workload.KindExpire}), "", nil)
+			}},
+		{name: "an end of what was extended", broken: []string{"an acknowledged reference is there"},
+			harm: func(t *testing.T, s *small) {
+				s.retain(t, s.alone, past, future)
+				c := open(t, s.target, s.journal)
+				require.NoError(t, c.Expire(context.Background()))
+				require.NoError(t, c.Store.Delete(context.Background(), &storage.StorageReference{ID: s.alone}))
+				require.NoError(t, c.Store.Close())
+			}},
+		{name: "an end before anything expired", broken: []string{"an acknowledged reference is there"},
+			harm: func(t *testing.T, s *small) {
+				s.retain(t, s.alone, past)
+				c := open(t, s.target, s.journal)
+				require.NoError(t, c.Store.Delete(context.Background(), &storage.StorageReference{ID: s.alone}))
+				require.NoError(t, c.Store.Close())
+			}},
+		{name: "policies that came and went", harm: func(t *testing.T, s *small) {
+			s.retain(t, s.alone, past)
+			s.retain(t, s.shared[0], past, future)
+			c := open(t, s.target, s.journal)
+			require.NoError(t, c.Expire(context.Background()))
+			require.ErrorIs(t, c.Retain(context.Background(), s.alone, future), storage.ErrNotFound)
+			require.NoError(t, c.Retain(context.Background(), s.shared[0], past))
+			require.NoError(t, c.Close())
+		}},
 		{name: "a lost hold", broken: []string{"an acknowledged hold is there"},
 			harm: func(t *testing.T, s *small) {
 				s.hold(t)
@@ -180,7 +246,13 @@ func TestJudgeFindsWhatIsBroken(t *testing.T) {
 				name := s.file(t, s.alone)
 				data, err := os.ReadFile(name)
 				require.NoError(t, err)
-				require.NoError(t, os.WriteFile(filepath.Join(filepath.Dir(name), filepath.Base(name)[:32]+"0.bin"), data, 0o600))
+				orphan := []byte(filepath.Base(name))
+				if last := &orphan[len("a1b2c3-06h0aeyy8hrzvc6fkc554h3rs")]; *last == '0' {
+					*last = '4'
+				} else {
+					*last = '0'
+				}
+				require.NoError(t, os.WriteFile(filepath.Join(filepath.Dir(name), string(orphan)), data, 0o600))
 			}},
 		{name: "a leftover beside the index", broken: []string{"nothing is left over"},
 			harm: func(t *testing.T, s *small) {
@@ -280,6 +352,55 @@ func TestJudgeOfHoldsInFlight(t *testing.T) {
 	}
 }
 
+// So it is with policies and expiries in flight, of which some references may have
+// ended. What they were found to be stays so.
+func TestJudgeOfRetentionInFlight(t *testing.T) {
+	ctx := context.Background()
+	for _, given := range []bool{true, false} {
+		s := newSmall(t)
+		s.journal.Begin(workload.Op{Kind: workload.KindRetain, Ref: s.alone, Policy: future})
+		give := func(policy string) {
+			c := open(t, s.target, s.journal)
+			_, err := c.Store.Retain(ctx, &storage.StorageReference{ID: s.alone}, policy)
+			require.NoError(t, err)
+			require.NoError(t, c.Store.Close())
+		}
+		if given {
+			give(future)
+		}
+		verdict, err := workload.Judge(ctx, s.target, s.journal)
+		require.NoError(t, err)
+		require.Empty(t, verdict.Violations, "given: %v", given)
+		s.journal.Settle(verdict)
+		give(map[bool]string{true: "retain", false: future}[given])
+		require.Contains(t, promises(t, s.target, s.journal), "an acknowledged policy is there", "given: %v", given)
+	}
+	for ended := range 3 {
+		s := newSmall(t)
+		s.retain(t, s.alone, past)
+		s.retain(t, s.shared[0], past)
+		s.journal.Begin(workload.Op{Kind: workload.KindExpire})
+		due := []string{s.alone, s.shared[0]}
+		end := func(refs ...string) {
+			c := open(t, s.target, s.journal)
+			for _, ref := range refs {
+				require.NoError(t, c.Store.Delete(ctx, &storage.StorageReference{ID: ref}))
+			}
+			require.NoError(t, c.Store.Close())
+		}
+		end(due[:ended]...)
+		verdict, err := workload.Judge(ctx, s.target, s.journal)
+		require.NoError(t, err)
+		require.Empty(t, verdict.Violations, "%d ended", ended)
+		s.journal.Settle(verdict)
+		require.Empty(t, promises(t, s.target, s.journal), "%d ended", ended)
+		if ended < len(due) {
+			end(due[ended])
+			require.Contains(t, promises(t, s.target, s.journal), "an acknowledged reference is there", "%d ended", ended)
+		}
+	}
+}
+
 // A journal that was written down, its last line cut short, is the journal.
 func TestJournalIsRead(t *testing.T) {
 	var lines bytes.Buffer
@@ -316,7 +437,7 @@ func TestRun(t *testing.T) {
 	}
 	t.Log(kinds)
 	for _, kind := range []workload.Kind{workload.KindOpen, workload.KindClose, workload.KindStore, workload.KindStoreReader, workload.KindDelete, workload.KindHarm,
-		workload.KindHold, workload.KindRelease, workload.KindRefused} {
+		workload.KindHold, workload.KindRelease, workload.KindRefused, workload.KindRetain, workload.KindExpire} {
 		require.NotZero(t, kinds[kind], kind)
 	}
 	require.Empty(t, promises(t, target, j))

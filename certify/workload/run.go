@@ -22,10 +22,10 @@ import (
 // Run uses the store in target's directory, which need not exist, in every way
 // that has a protocol of its own: it is created, gets new blobs, equal ones one
 // after the other and at once, long streams; references are deleted, also the
-// last of a blob, and twice; files vanish or are cut and are healed; holds begin
-// and end, and deletions are refused for them; a session is erased; content is
-// adopted; it is closed and opened again, with and without deduplication and in every
-// organization. The seed decides about contents and the order of the mixed
+// last of a blob, and twice; files vanish or are cut and are healed; policies are
+// given and changed, and references expire; holds begin and end, and deletions are
+// refused for them; a session is erased; content is adopted; it is closed and opened
+// again, with and without deduplication and in every organization. The seed decides about contents and the order of the mixed
 // part.
 //
 // What the store answers is in the journal; an operation that fails does not
@@ -35,6 +35,7 @@ func Run(ctx context.Context, target Target, seed uint64, journal *Journal) erro
 	s.session(ctx, engine.FileStoreConfig{EnableDeduplication: true}, s.first)
 	s.session(ctx, engine.FileStoreConfig{EnableDeduplication: true}, s.heal)
 	s.session(ctx, engine.FileStoreConfig{EnableDeduplication: true}, s.hold)
+	s.session(ctx, engine.FileStoreConfig{EnableDeduplication: true}, s.retain)
 	s.session(ctx, engine.FileStoreConfig{EnableDeduplication: true}, s.erase)
 	s.session(ctx, engine.FileStoreConfig{EnableDeduplication: true}, func(ctx context.Context) { s.adopt(ctx, true) })
 	s.session(ctx, engine.FileStoreConfig{Organization: storage.OrganizationByRun}, s.single)
@@ -49,6 +50,15 @@ func RunHolds(ctx context.Context, target Target, seed uint64, journal *Journal)
 	s := newScript(target, seed, journal)
 	for range 2 {
 		s.session(ctx, engine.FileStoreConfig{EnableDeduplication: true}, s.hold)
+	}
+	return ctx.Err()
+}
+
+// RunRetention is the part of Run that has policies and expiry alone, twice.
+func RunRetention(ctx context.Context, target Target, seed uint64, journal *Journal) error {
+	s := newScript(target, seed, journal)
+	for range 2 {
+		s.session(ctx, engine.FileStoreConfig{EnableDeduplication: true}, s.retain)
 	}
 	return ctx.Err()
 }
@@ -251,15 +261,19 @@ func (s *script) mixed(ctx context.Context) {
 		s.mu.Unlock()
 		for range mixedSteps {
 			place := Place{Session: fmt.Sprint("mixed ", r.IntN(3)), Conversation: fmt.Sprint("conversation ", r.IntN(2))}
-			switch n := r.IntN(10); {
+			switch n := r.IntN(12); {
 			case n < 3:
 				s.put(ctx, few[r.IntN(len(few))], place)
 			case n < 5:
 				s.put(ctx, s.content(r.IntN(16<<10)), place)
 			case n < 6:
 				s.putReader(ctx, s.content(r.IntN(16<<10)), place)
-			default:
+			case n < 10:
 				s.delete(ctx, s.any(r))
+			case n < 11:
+				s.change(ctx, s.any(r), []string{policyPast, policyFuture, engine.PolicyForever}[r.IntN(3)])
+			default:
+				_ = s.client.Expire(ctx)
 			}
 		}
 	})

@@ -54,6 +54,7 @@ var outcomes = []struct {
 		"an ID is what 'mediabolt put' printed, whole; 'mediabolt ls' lists them"}},
 	{storage.ErrInvalidQuery, outcome{"invalid_query", exitFailure, "see 'mediabolt ls --help'"}},
 	{storage.ErrInvalidConfig, outcome{"invalid_config", exitFailure, ""}},
+	{storage.ErrInvalidPolicy, outcome{"invalid_policy", exitFailure, "see 'mediabolt retain --help'"}},
 	{storage.ErrInvalidHold, outcome{"invalid_hold", exitFailure, "see 'mediabolt hold --help'"}},
 	{storage.ErrTooLarge, outcome{"too_large", exitFailure, ""}},
 	{storage.ErrInvalidMedia, outcome{"invalid_media", exitFailure, ""}},

@@ -33,14 +33,17 @@ const (
 	formatCSV   = "csv"
 )
 
+// orderExpiry is the order engine.Soonest on the command line.
+const orderExpiry = "expiry"
+
 // addFlags adds the flags that say which part of a list is shown, and how.
 func (l *listing) addFlags(cmd *cobra.Command) {
 	flags := cmd.Flags()
-	flags.StringVar(&l.order, "sort", string(engine.Oldest), "`ORDER` in which they were stored: oldest or newest first")
+	flags.StringVar(&l.order, "sort", string(engine.Oldest), "`ORDER`: stored oldest or newest first, or by expiry, soonest first")
 	flags.IntVarP(&l.query.Limit, "limit", "n", 0, "at most `N`; 0 lists all")
 	flags.StringVar(&l.cursor, "cursor", "", "go on at the `CURSOR` that a list with --limit gave")
 	addFormat(cmd, &l.format)
-	completeFlag(cmd, "sort", string(engine.Oldest), string(engine.Newest))
+	completeFlag(cmd, "sort", string(engine.Oldest), string(engine.Newest), orderExpiry)
 }
 
 // addFormat adds the flag that says how a list is printed; see chooseFormat.
@@ -74,10 +77,13 @@ func (a *app) chooseFormat(format string) (string, error) {
 
 // check judges the flags of addFlags before anything is opened.
 func (l *listing) check() (err error) {
-	switch l.query.Order = engine.Order(l.order); l.query.Order {
-	case engine.Oldest, engine.Newest:
+	switch l.order {
+	case string(engine.Oldest), string(engine.Newest):
+		l.query.Order = engine.Order(l.order)
+	case orderExpiry:
+		l.query.Order = engine.Soonest
 	default:
-		return usagef("--sort %q: want oldest or newest", l.order)
+		return usagef("--sort %q: want oldest, newest or expiry", l.order)
 	}
 	if l.query.Limit < 0 {
 		return usagef("--limit %d is negative", l.query.Limit)
@@ -120,7 +126,7 @@ func (l *listing) print(out *bufio.Writer, entries iter.Seq2[engine.Entry, error
 	case formatCSV:
 		w = &csvWriter{w: csv.NewWriter(out)}
 	default:
-		w = &tableWriter{newTable(out)}
+		w = &tableWriter{newTable(out), asksForExpiry(&l.query)}
 	}
 	behind := engine.Cursor("")
 	for entry, err := range entries {
@@ -151,16 +157,33 @@ type entryWriter interface {
 	end() error
 }
 
-type tableWriter struct{ t *table }
+type tableWriter struct {
+	t      *table
+	expiry bool // with a column for it
+}
+
+// asksForExpiry says whether a list is about what expires. Others do without the
+// column.
+func asksForExpiry(q *engine.Query) bool {
+	return q.Order == engine.Soonest || !q.ExpiresFrom.IsZero() || !q.ExpiresTo.IsZero() || q.NeverExpires || q.Policy != ""
+}
 
 func (w *tableWriter) begin() error {
-	return w.t.row("ID", "TYPE", "MIME TYPE", "    SIZE", "SESSION", "CONVERSATION", "CREATED", "NAME")
+	return w.row("ID", "TYPE", "MIME TYPE", "    SIZE", "SESSION", "CONVERSATION", "CREATED", "EXPIRES", "NAME")
 }
 
 func (w *tableWriter) entry(e *engine.Entry) error {
-	return w.t.row(e.Reference.ID, clip(e.Type, 16), clip(e.MimeType, 32), size(e.Size),
+	return w.row(e.Reference.ID, clip(e.Type, 16), clip(e.MimeType, 32), size(e.Size),
 		orDash(clip(e.Metadata.SessionID, 24)), orDash(clip(e.Metadata.ConversationID, 24)),
-		humanize.Time(e.Metadata.CreatedAt), orDash(clip(e.Metadata.Labels[fileNameLabel], 40)))
+		humanize.Time(e.Metadata.CreatedAt), expiry(e.ExpiresAt), orDash(clip(e.Metadata.Labels[fileNameLabel], 40)))
+}
+
+// row leaves out the last column but one where the list is not about expiry.
+func (w *tableWriter) row(cells ...string) error {
+	if last := len(cells) - 1; !w.expiry {
+		cells = append(cells[:last-1], cells[last])
+	}
+	return w.t.row(cells...)
 }
 
 func (w *tableWriter) end() error { return w.t.end() }
@@ -202,7 +225,7 @@ func (w *csvWriter) begin() error {
 	return w.w.Write([]string{
 		"id", "type", "mime_type", "size", "sha256", "path", "organization", "references",
 		"session_id", "conversation_id", "run_id", "user_id", "message_index", "content_index", "labels",
-		"created_at", "added_at", "stored_at", "accessed_at",
+		"created_at", "added_at", "stored_at", "accessed_at", "policy_name", "expires_at", "count",
 	})
 }
 
@@ -212,15 +235,19 @@ func (w *csvWriter) entry(e *engine.Entry) error {
 	if err != nil {
 		return err
 	}
-	accessed := ""
-	if r.AccessedAt != nil {
-		accessed = r.AccessedAt.Format(time.RFC3339Nano)
-	}
 	return w.w.Write([]string{
 		r.ID, r.Type, r.MimeType, strconv.FormatInt(r.Size, 10), r.SHA256, r.Path, r.Organization, strconv.FormatInt(r.References, 10),
 		r.SessionID, r.ConversationID, r.RunID, r.UserID, strconv.Itoa(r.MessageIndex), strconv.Itoa(r.ContentIndex), string(labels),
-		r.CreatedAt.Format(time.RFC3339Nano), r.AddedAt.Format(time.RFC3339Nano), r.StoredAt.Format(time.RFC3339Nano), accessed,
+		r.CreatedAt.Format(time.RFC3339Nano), r.AddedAt.Format(time.RFC3339Nano), r.StoredAt.Format(time.RFC3339Nano), orEmpty(r.AccessedAt),
+		r.PolicyName, orEmpty(r.ExpiresAt), strconv.FormatInt(r.Count, 10),
 	})
+}
+
+func orEmpty(t *time.Time) string {
+	if t == nil {
+		return ""
+	}
+	return t.Format(time.RFC3339Nano)
 }
 
 func (w *csvWriter) end() error {
@@ -254,12 +281,30 @@ func parseTime(flag, text string) (time.Time, error) {
 	if ago, err := time.ParseDuration(text); err == nil && ago >= 0 {
 		return time.Now().Add(-ago), nil
 	}
-	for _, layout := range [...]string{time.RFC3339Nano, time.DateOnly, "2006-01-02T15:04", time.DateTime} {
-		if t, err := time.ParseInLocation(layout, text, time.Local); err == nil {
-			return t, nil
-		}
+	if t, ok := parseMoment(text); ok {
+		return t, nil
 	}
 	return time.Time{}, usagef("--%s %q: want a time such as 2026-03-01, 2026-03-01T12:30 or 2026-03-01T12:30:00Z, or how long ago, such as 36h", flag, text)
+}
+
+// parseExpiry is parseTime for what is to come: a duration is from now on.
+func parseExpiry(flag, text string) (time.Time, error) {
+	if ahead, err := time.ParseDuration(text); err == nil {
+		return time.Now().Add(ahead), nil
+	}
+	if t, ok := parseMoment(text); ok {
+		return t, nil
+	}
+	return time.Time{}, usagef("--%s %q: want a time such as 2026-03-01, 2026-03-01T12:30 or 2026-03-01T12:30:00Z, or how long from now, such as 36h", flag, text)
+}
+
+func parseMoment(text string) (time.Time, bool) {
+	for _, layout := range [...]string{time.RFC3339Nano, time.DateOnly, "2006-01-02T15:04", time.DateTime} {
+		if t, err := time.ParseInLocation(layout, text, time.Local); err == nil {
+			return t, true
+		}
+	}
+	return time.Time{}, false
 }
 
 // parseSize reads a number of bytes of a flag: 1000, 10kB, 4MiB.

@@ -16,6 +16,7 @@ type ls struct {
 	labels                                     []string
 	digest                                     string
 	createdFrom, createdTo, addedFrom, addedTo string
+	expiresAfter, expiresBefore                string
 	minSize, maxSize                           string
 }
 
@@ -23,7 +24,7 @@ func (a *app) lsCommand() *cobra.Command {
 	l := &ls{listing: listing{app: a}}
 	cmd := &cobra.Command{
 		Use:   "ls",
-		Short: "List what is stored, oldest or newest first",
+		Short: "List what is stored, in order of storing or of expiry",
 		Long: `List what is stored, oldest first, as a table, as JSON Lines that hold everything
 'mediabolt stat' shows, or as CSV. Several filters narrow together; long IDs and
 names are cut in the table and whole in JSON and CSV.
@@ -32,13 +33,16 @@ A list that --limit ends says on standard error how to go on: with --cursor, and
 otherwise the same flags. In JSON every line has the cursor behind it. What is
 stored or deleted meanwhile shifts no page.
 
-The order is that of storing. --added-from and --added-to are times of storing,
+The order is that of storing, or with --sort expiry that in which things expire,
+without what never does. --added-from and --added-to are times of storing,
 --created-from and --created-to those that the application gave, or else the same.
-From is included, to is not. A time is 2026-03-01, 2026-03-01T12:30,
-2026-03-01T12:30:00Z, or how long ago, such as 36h.`,
+From and after are included, to and before are not. A time is 2026-03-01,
+2026-03-01T12:30, 2026-03-01T12:30:00Z, or how long ago, such as 36h: of
+--expires-after and --expires-before how long from now on.`,
 		Example: `  mediabolt ls
   mediabolt ls --session s1 --sort newest --limit 20
   mediabolt ls --mime image/ --min-size 1MB --added-from 24h
+  mediabolt ls --sort expiry --expires-before 24h
   mediabolt ls --user u1 --json | jq -r .id
   mediabolt ls --format csv > all.csv`,
 		Args:              none,
@@ -90,6 +94,10 @@ func (l *ls) addFilters(cmd *cobra.Command) {
 	flags.StringVar(&l.createdTo, "created-to", "", "only created before this `TIME`")
 	flags.StringVar(&l.addedFrom, "added-from", "", "only stored at this `TIME` or later")
 	flags.StringVar(&l.addedTo, "added-to", "", "only stored before this `TIME`")
+	flags.StringVar(&l.expiresAfter, "expires-after", "", "only what expires at this `TIME` or later; 36h is from now on")
+	flags.StringVar(&l.expiresBefore, "expires-before", "", "only what expires before this `TIME`; 0s is what is over")
+	flags.BoolVar(&l.query.NeverExpires, "never-expires", false, "only what is kept for ever")
+	flags.StringVar(&l.query.Policy, "policy", "", "only with the retention `POLICY` of this name")
 	flags.StringVar(&l.minSize, "min-size", "", "only of this `SIZE` or more: 1000, 10kB, 4MiB")
 	flags.StringVar(&l.maxSize, "max-size", "", "only of this `SIZE` or less")
 }
@@ -134,6 +142,9 @@ func (l *ls) checkFilters() (err error) {
 			return err
 		}
 	}
+	if err := l.checkExpiry(); err != nil {
+		return err
+	}
 	if l.minSize != "" {
 		if l.query.SizeFrom, err = parseSize("min-size", l.minSize); err != nil {
 			return err
@@ -148,6 +159,25 @@ func (l *ls) checkFilters() (err error) {
 			return usagef("--min-size %s is more than --max-size %s", l.minSize, l.maxSize)
 		}
 		l.query.SizeTo = most + 1
+	}
+	return nil
+}
+
+// checkExpiry reads the flags about expiry.
+func (l *ls) checkExpiry() (err error) {
+	for _, f := range [...]struct {
+		flag, text string
+		into       *time.Time
+	}{{"expires-after", l.expiresAfter, &l.query.ExpiresFrom}, {"expires-before", l.expiresBefore, &l.query.ExpiresTo}} {
+		if f.text == "" {
+			continue
+		}
+		if *f.into, err = parseExpiry(f.flag, f.text); err != nil {
+			return err
+		}
+	}
+	if l.query.NeverExpires && (l.expiresAfter != "" || l.expiresBefore != "" || l.query.Order == engine.Soonest) {
+		return usagef("--never-expires excludes --expires-after, --expires-before and --sort expiry")
 	}
 	return nil
 }

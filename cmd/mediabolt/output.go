@@ -83,6 +83,14 @@ func size(bytes int64) string { return fmt.Sprintf("%8s", humanBytes(bytes)) }
 
 func humanBytes(bytes int64) string { return humanize.Bytes(uint64(max(bytes, 0))) }
 
+// counted is a number of things for people.
+func counted(n int64, one string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %ss", n, one)
+}
+
 // moment is a time for people.
 func moment(t time.Time) string {
 	return t.Local().Format("2006-01-02 15:04:05 -0700") + " (" + humanize.Time(t) + ")"
@@ -109,6 +117,9 @@ type entryRecord struct {
 	AddedAt        time.Time         `json:"added_at"`    // of the reference
 	StoredAt       time.Time         `json:"stored_at"`   // of the bytes
 	AccessedAt     *time.Time        `json:"accessed_at"` // null: never read
+	PolicyName     string            `json:"policy_name"` // empty: none
+	ExpiresAt      *time.Time        `json:"expires_at"`  // null: never
+	Count          int64             `json:"count"`       // deletions that end it
 }
 
 func recordOf(e *engine.Entry) entryRecord {
@@ -119,12 +130,18 @@ func recordOf(e *engine.Entry) entryRecord {
 		RunID: e.Metadata.RunID, UserID: e.Metadata.UserID,
 		MessageIndex: e.Metadata.MessageIndex, ContentIndex: e.Metadata.ContentIndex,
 		Labels: e.Metadata.Labels, CreatedAt: e.Metadata.CreatedAt, AddedAt: e.AddedAt, StoredAt: e.StoredAt,
+		AccessedAt: orNull(e.AccessedAt), PolicyName: e.Metadata.Policy, ExpiresAt: orNull(e.ExpiresAt), Count: e.Count,
 	}
 	if r.Labels == nil {
 		r.Labels = map[string]string{}
 	}
-	if !e.AccessedAt.IsZero() {
-		r.AccessedAt = &e.AccessedAt
-	}
 	return r
+}
+
+// orNull is a time in JSON.
+func orNull(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
 }

@@ -61,6 +61,8 @@ stores: say it each time.
 --quota, --user-quota, --session-quota and --min-free refuse what would pass them,
 before a byte of it is written. They too hold for this command alone.
 
+Without --policy it is kept for ever. ` + policiesHelp + `
+
 With --wrap-pcm, raw PCM is stored as WAV files, which play everywhere. Its --mime is
 audio/pcm (little-endian), or audio/L8, audio/L16 or audio/L24 (big-endian), with
 parameters rate, bits, channels and endianness where it is not of 24000 Hz, 16 bits
@@ -93,6 +95,7 @@ and one channel. The label converted_from keeps that type.`,
 	flags.IntVar(&p.metadata.ContentIndex, "content", 0, "index `N` of the content in its message")
 	flags.StringVar(&p.info.Type, "type", "", "`KIND` of media: image, audio, video, document, or a word of your own")
 	flags.StringVar(&p.info.MimeType, "mime", "", "MIME `TYPE`, such as image/png")
+	flags.StringVar(&p.metadata.Policy, "policy", "", "retention `POLICY`, such as retain-30days; none keeps for ever")
 	flags.StringArrayVar(&p.labels, "label", nil, "label `KEY=VALUE`; may be given again")
 	flags.BoolVar(&p.dedup, "dedup", true, "keep equal bytes once")
 	flags.BoolVar(&p.noDedup, "no-dedup", false, "keep a copy of its own for each file")
@@ -100,12 +103,9 @@ and one channel. The label converted_from keeps that type.`,
 	flags.BoolVar(&p.wrapPCM, "wrap-pcm", false, "store raw PCM, of the type that --mime gives, as WAV")
 	flags.StringVar(&p.organization, "organization", "", "`MODE` of the directories of new files: flat, by-conversation, by-session (default) or by-run")
 	p.limits.addTo(cmd)
-	for flag, choices := range map[string][]string{"organization": modeNames(), "dedup-scope": scopeNames()} {
-		complete := cobra.FixedCompletions(choices, cobra.ShellCompDirectiveNoFileComp)
-		if err := cmd.RegisterFlagCompletionFunc(flag, complete); err != nil {
-			panic(err) // the flags are those above
-		}
-	}
+	completeFlag(cmd, "organization", modeNames()...)
+	completeFlag(cmd, "dedup-scope", scopeNames()...)
+	completeFlag(cmd, "policy", somePolicies...)
 	return cmd
 }
 
@@ -181,6 +181,11 @@ func (p *put) check() error {
 	}
 	if err := p.limits.check(); err != nil {
 		return err
+	}
+	if p.metadata.Policy != "" {
+		if err := checkPolicy(p.metadata.Policy); err != nil {
+			return err
+		}
 	}
 	if err := p.metadata.Validate(); err != nil {
 		return err

@@ -74,13 +74,13 @@ Data goes to standard output, everything else to standard error. Exit codes:
 		&cobra.Group{ID: groupStore, Title: "The store:"},
 	)
 	a.add(root, groupMedia, a.putCommand(), a.getCommand(), a.catCommand(), a.statCommand(), a.urlCommand(), a.lsCommand(), a.findCommand(),
-		a.refsCommand(), a.rmCommand())
+		a.refsCommand(), a.explainCommand(), a.retainCommand(), a.rmCommand())
 	a.add(root, groupMedia, a.holdCommand())
 	a.add(root, groupMedia, a.eraseCommand(), a.erasuresCommand())
 	a.add(root, groupMedia, a.adoptCommand(), a.resolveCommand())
 	a.add(root, groupStore, a.reorganizeCommand())
 	a.add(root, groupStore, a.doctorCommand(), a.indexCommand())
-	a.add(root, groupStore, a.statsCommand(), a.duCommand(), a.verifyCommand(), a.repairCommand(), a.quarantineCommand(), a.certifyCommand())
+	a.add(root, groupStore, a.statsCommand(), a.duCommand(), a.expireCommand(), a.verifyCommand(), a.repairCommand(), a.quarantineCommand(), a.certifyCommand())
 	a.add(root, "", a.versionCommand(), a.victimCommand())
 	return root
 }

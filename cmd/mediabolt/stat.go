@@ -73,6 +73,11 @@ func (a *app) printEntry(e *engine.Entry) error {
 		{"added", moment(e.AddedAt)},
 		{"stored", moment(e.StoredAt)},
 		{"accessed", accessed},
+		{"policy", e.Metadata.Policy},
+		{"kept", until(e.ExpiresAt)},
+	}
+	if e.Count > 1 {
+		rows = append(rows, [2]string{"count", fmt.Sprintf("%d deletions end it", e.Count)})
 	}
 	if e.Refs == 1 {
 		rows[5][1] = "1"

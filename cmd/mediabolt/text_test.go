@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/mediabolt/mediabolt/engine"
 	"github.com/mediabolt/mediabolt/storage"
 )
 
@@ -62,6 +63,31 @@ func TestOutcomes(t *testing.T) {
 		require.Equal(t, c.code, out.code, "%v", c.err)
 		require.Equal(t, c.exit, out.exit, "%v", c.err)
 	}
+}
+
+func TestExplained(t *testing.T) {
+	at := time.Date(2001, 1, 1, 0, 0, 0, 0, time.UTC)
+	entry := func(id string, expires time.Time) engine.Entry {
+		return engine.Entry{Reference: storage.StorageReference{ID: id}, ExpiresAt: expires}
+	}
+	other := entry("other", at)
+	hold := engine.Hold{Name: "court", Target: engine.HoldTarget{Kind: engine.HoldSession, ID: "s1"}, Reason: "case 7", At: at}
+	says := func(x engine.Explanation) string { return fmt.Sprint(explained(&x)) }
+
+	text := says(engine.Explanation{Entry: entry("one", at), Due: true, Holds: []engine.Hold{hold}, Deletion: engine.DeletionRefused})
+	require.Contains(t, text, "a hold keeps it")
+	require.Contains(t, text, `"court" on session "s1" since`)
+	require.Contains(t, text, ": case 7")
+	require.Contains(t, text, "as long as they are held")
+	require.Contains(t, text, "is refused because of the hold")
+	text = says(engine.Explanation{Entry: entry("one", at), Others: 2, Longest: &other, LongestHeld: true, Deletion: engine.DeletionKeepsBytes})
+	require.Contains(t, text, "the bytes with 2 other references; other is held and keeps them")
+	require.Contains(t, text, "as long as they are held")
+	require.NotContains(t, text, "its time is over")
+	text = says(engine.Explanation{Entry: entry("one", time.Time{}), Deletion: engine.DeletionCounts})
+	require.Contains(t, text, "none, which keeps for ever")
+	require.Contains(t, text, "the bytes with no other reference")
+	require.Contains(t, text, "takes one from its count")
 }
 
 func TestCombine(t *testing.T) {

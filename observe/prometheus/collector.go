@@ -28,7 +28,7 @@ type Collector struct {
 
 	storedBytes, sharedBytes, freedBytes prometheus.Counter
 	readBytes                            *prometheus.CounterVec // by operation
-	deleted                              prometheus.Counter
+	deleted, expired                     prometheus.Counter
 	healed                               prometheus.Counter
 	damages                              *prometheus.CounterVec // by kind
 	refusals                             *prometheus.CounterVec // by limit
@@ -73,6 +73,7 @@ func NewCollector() *Collector {
 		freedBytes:      counter("freed_bytes_total", "Bytes of blobs that went with their last reference."),
 		readBytes:       counters("read_bytes_total", "Bytes of blobs that were retrieved or opened.", "operation"),
 		deleted:         counter("deleted_total", "References that were deleted."),
+		expired:         counter("expired_total", "References that were ended because their time was over."),
 		healed:          counter("healed_total", "Blobs whose file was missing or cut short and came back."),
 		damages:         counters("damage_total", "Damage that reads and verifications have met, by kind.", "kind"),
 		refusals:        counters("refusals_total", "Stores that a quota or MinFreeBytes has refused, by limit.", "limit"),
@@ -116,6 +117,12 @@ func (c *Collector) EventListener() *engine.EventListener {
 				c.freedBytes.Add(float64(e.Bytes))
 			}
 		},
+		Expired: func(e engine.Event) {
+			c.expired.Inc()
+			if e.Last {
+				c.freedBytes.Add(float64(e.Bytes))
+			}
+		},
 		Damaged: func(e engine.Event) { c.damages.WithLabelValues(string(e.Finding.Kind)).Inc() },
 		Committed: func(e engine.Event) {
 			c.groupOperations.Add(float64(e.Commit.Operations))
@@ -130,7 +137,7 @@ func (c *Collector) EventListener() *engine.EventListener {
 // counted are the metrics that events count.
 func (c *Collector) counted() []prometheus.Collector {
 	return []prometheus.Collector{
-		c.storedBytes, c.sharedBytes, c.freedBytes, c.readBytes, c.deleted, c.healed, c.damages, c.refusals, c.failures,
+		c.storedBytes, c.sharedBytes, c.freedBytes, c.readBytes, c.deleted, c.expired, c.healed, c.damages, c.refusals, c.failures,
 		c.groupOperations, c.groupBytes, c.groupSync,
 	}
 }

@@ -61,6 +61,12 @@ func live(t *testing.T, store *engine.FileStore, dir string) {
 	for _, ref := range []*storage.StorageReference{a, b, c, c} {
 		require.NoError(t, store.Delete(ctx, ref))
 	}
+	for range 2 { // of one blob
+		_, err = store.StoreReader(ctx, strings.NewReader("over"), storage.MediaInfo{}, storage.MediaMetadata{Policy: "2001-01-01T00:00:00Z"})
+		require.NoError(t, err)
+	}
+	_, err = store.Expire(ctx, engine.ExpireOptions{})
+	require.NoError(t, err)
 	put(t, store, bytes.Repeat([]byte{8}, 500))
 	_, err = store.Open(ctx, a)
 	require.ErrorIs(t, err, storage.ErrNotFound)
@@ -84,13 +90,13 @@ mediabolt_blobs 1
 mediabolt_physical_bytes 500
 # HELP mediabolt_stored_bytes_total Bytes of blobs that were new, or healed one.
 # TYPE mediabolt_stored_bytes_total counter
-mediabolt_stored_bytes_total 2500
+mediabolt_stored_bytes_total 2504
 # HELP mediabolt_shared_bytes_total Bytes that were brought and were there already.
 # TYPE mediabolt_shared_bytes_total counter
-mediabolt_shared_bytes_total 1000
+mediabolt_shared_bytes_total 1004
 # HELP mediabolt_freed_bytes_total Bytes of blobs that went with their last reference.
 # TYPE mediabolt_freed_bytes_total counter
-mediabolt_freed_bytes_total 1000
+mediabolt_freed_bytes_total 1004
 # HELP mediabolt_read_bytes_total Bytes of blobs that were retrieved or opened.
 # TYPE mediabolt_read_bytes_total counter
 mediabolt_read_bytes_total{operation="open"} 1000
@@ -98,6 +104,9 @@ mediabolt_read_bytes_total{operation="retrieve"} 1000
 # HELP mediabolt_deleted_total References that were deleted.
 # TYPE mediabolt_deleted_total counter
 mediabolt_deleted_total 3
+# HELP mediabolt_expired_total References that were ended because their time was over.
+# TYPE mediabolt_expired_total counter
+mediabolt_expired_total 2
 # HELP mediabolt_healed_total Blobs whose file was missing or cut short and came back.
 # TYPE mediabolt_healed_total counter
 mediabolt_healed_total 1
@@ -112,7 +121,7 @@ mediabolt_damage_total{kind="wrong_size"} 1
 mediabolt_failures_total{class="corrupted",operation="retrieve"} 1
 mediabolt_failures_total{class="not_found",operation="open"} 1
 `), "mediabolt_up", "mediabolt_references", "mediabolt_blobs", "mediabolt_physical_bytes", "mediabolt_stored_bytes_total",
-		"mediabolt_shared_bytes_total", "mediabolt_freed_bytes_total", "mediabolt_read_bytes_total", "mediabolt_deleted_total",
+		"mediabolt_shared_bytes_total", "mediabolt_freed_bytes_total", "mediabolt_read_bytes_total", "mediabolt_deleted_total", "mediabolt_expired_total",
 		"mediabolt_healed_total", "mediabolt_damage_total", "mediabolt_failures_total"))
 
 	problems, err := testutil.GatherAndLint(registry)
@@ -172,7 +181,7 @@ func TestDurations(t *testing.T) {
 	}
 	require.Positive(t, counts["commit"])
 	delete(counts, "commit")
-	require.Equal(t, map[string]uint64{"store": 3, "store_present": 1, "retrieve": 1, "open": 1, "delete": 4}, counts)
+	require.Equal(t, map[string]uint64{"store": 4, "store_present": 2, "retrieve": 1, "open": 1, "delete": 4}, counts)
 }
 
 // Without a store, and with one that is closed, only what was counted is left.
