@@ -14,6 +14,11 @@ const (
 	FaultSettled   = faultSettled
 	FaultLinked    = faultLinked
 	FaultMoved     = faultMoved
+	FaultRestored  = faultRestored
+	FaultRebuilt   = faultRebuilt
+	FaultSetAside  = faultSetAside
+	FaultPlaced    = faultPlaced
+	FaultReplaced  = faultReplaced
 )
 
 // WithFaults is config with fn called at every fault point.

@@ -14,6 +14,13 @@ const (
 	faultSettled   faultPoint = "settled"   // files durable, debt not dropped
 	faultLinked    faultPoint = "linked"    // a blob's file has its new path durably, its row the old one
 	faultMoved     faultPoint = "moved"     // its row has the new one, which has no sidecar
+
+	// Of a rebuild; replace.go has the steps.
+	faultRestored faultPoint = "restored"  // one blob is in the new index
+	faultRebuilt  faultPoint = "rebuilt"   // the new index is whole and durable
+	faultSetAside faultPoint = "set aside" // one file of the old index linked, or removed
+	faultPlaced   faultPoint = "placed"    // one file of the new index in place
+	faultReplaced faultPoint = "replaced"  // all of them are
 )
 
 // faultPoints is called at each of them; nil outside tests. An error makes the

@@ -44,6 +44,7 @@ func liar() {
 //	lines FILE N                  FILE has N lines, all of them JSON objects
 //	lock DIR, unlock DIR          opens a store in the test's own process, closes it
 //	flip FILE                     changes one bit in the middle of FILE
+//	zero FILE                     overwrites the first 16 KiB of FILE with zeros
 //	interrupt DIR                 stores an endless stream into DIR and interrupts that
 func TestScripts(t *testing.T) {
 	media, err := filepath.Abs(filepath.Join("..", "..", "testdata", "media"))
@@ -59,7 +60,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": exits, "json": checkField, "field": setField, "lines": countLines,
-			"lock": lock, "unlock": unlock, "flip": flip, "interrupt": interrupt,
+			"lock": lock, "unlock": unlock, "flip": flip, "zero": zero, "interrupt": interrupt,
 		},
 	})
 }
@@ -167,6 +168,15 @@ func flip(ts *testscript.TestScript, neg bool, args []string) {
 	data, err := os.ReadFile(path)
 	ts.Check(err)
 	data[len(data)/2] ^= 1
+	ts.Check(os.WriteFile(path, data, 0o600))
+}
+
+func zero(ts *testscript.TestScript, neg bool, args []string) {
+	wantArgs(ts, neg, args, 1)
+	path := ts.MkAbs(args[0])
+	data, err := os.ReadFile(path)
+	ts.Check(err)
+	clear(data[:16<<10])
 	ts.Check(os.WriteFile(path, data, 0o600))
 }
 

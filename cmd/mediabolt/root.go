@@ -79,6 +79,7 @@ Data goes to standard output, everything else to standard error. Exit codes:
 	a.add(root, groupMedia, a.eraseCommand(), a.erasuresCommand())
 	a.add(root, groupStore, a.reorganizeCommand())
 	a.add(root, groupStore, a.statsCommand(), a.verifyCommand(), a.certifyCommand())
+	a.add(root, groupStore, a.rebuildCommand())
 	a.add(root, "", a.versionCommand(), a.victimCommand())
 	return root
 }
@@ -120,7 +121,7 @@ func (a *app) withStore(ctx context.Context, config engine.FileStoreConfig, do f
 	config.Logger = a.logger()
 	store, err := engine.Open(ctx, config)
 	if errors.Is(err, storage.ErrCorrupted) {
-		return hinted(err, "") // verify cannot open it either; the error says what helps
+		return hinted(err, "") // verify cannot open it either; the error names 'mediabolt rebuild'
 	} else if err != nil {
 		return err
 	}
