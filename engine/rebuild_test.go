@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -254,6 +255,7 @@ func TestRebuildByDefaultIsSaid(t *testing.T) {
 // crashAt answers an error at the nth fault point it comes to, after it has kept
 // what is on disk there.
 type crashAt struct {
+	mu   sync.Mutex // guards the rest while a rebuild runs
 	n    int
 	from string
 	to   string
@@ -263,6 +265,8 @@ type crashAt struct {
 }
 
 func (c *crashAt) fault(_ context.Context, p engine.FaultPoint) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.n--; c.n != 0 {
 		return nil
 	}
