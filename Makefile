@@ -42,13 +42,13 @@ cross: ## build and vet every module for darwin and windows
 
 .PHONY: fuzz
 fuzz: ## run every fuzz target for FUZZTIME each
-	@for p in ./storage ./blobs ./boltindex ./engine; do \
+	@for p in ./storage ./blobs ./boltindex ./engine ./engine/adopt ./certify/doctor; do \
 		for f in $$($(GO) test -list '^Fuzz' $$p | grep ^Fuzz); do \
 			$(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1x $$p || exit 1; done; done
 
 # The proofs whose form MEDIABOLT_PROOF chooses; MEDIABOLT_PROOF_SEED is their fresh seed. Each has a limit of its own;
 # what says "a sample" in its output was not tried wholly within that, and has other cases in the next run.
-PROOFS := ^(TestKill|TestConsistency|TestPowerCut|TestMutations|TestStrictCuts|TestStrictCutsOfHolds|TestStrictCutsOfMoves|TestStrictMutations|TestStrictHalfSyncs|TestFaultAtEveryCall|TestFaultInHolds|TestFaultInMoves)$$
+PROOFS := ^(TestKill|TestConsistency|TestPowerCut|TestMutations|TestStrictCuts|TestStrictCutsOfHolds|TestStrictCutsOfMoves|TestStrictMutations|TestStrictHalfSyncs|TestFaultAtEveryCall|TestFaultInHolds|TestFaultInMoves|TestRepairPowerCut|TestRepairFaultAtEveryCall)$$
 
 .PHONY: crash
 crash: ## prove crash safety, the long form (18 minutes)

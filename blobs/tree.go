@@ -215,8 +215,11 @@ func (t *Tree) wrap(what, name string, err error) error {
 // shard is a staging directory.
 func shard(i int) string { return stagingDir + "/" + strconv.Itoa(i) }
 
-// shardOf is in which of them a key is staged.
-func shardOf(key storage.BlobKey) int { return int(key[len(key)-1]) % shards }
+// shardOf is in which of them a key is staged, by the last byte of its digest or
+// UUID: what a scope adds behind is the same for many.
+func shardOf(key storage.BlobKey) int {
+	return int(key[min(len(key), 1+len(storage.Digest{}))-1]) % shards
+}
 
 // stagedPath is where a key is staged.
 func stagedPath(key storage.BlobKey) string { return shard(shardOf(key)) + "/" + key.String() }

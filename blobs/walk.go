@@ -63,7 +63,8 @@ func (t *Tree) inUse(file *storage.StagedFile) (bool, error) {
 }
 
 // Files walks the tree, without the control directory, in lexical order. A
-// file that vanishes meanwhile is left out. Errors end the walk: ErrPermission,
+// file that vanishes meanwhile is left out; a directory of a system's, such as
+// lost+found, comes as one. Errors end the walk: ErrPermission,
 // ErrIO, or ctx's.
 func (t *Tree) Files(ctx context.Context) iter.Seq2[storage.TreeFile, error] {
 	return func(yield func(storage.TreeFile, error) bool) {
@@ -78,11 +79,14 @@ func (t *Tree) Files(ctx context.Context) iter.Seq2[storage.TreeFile, error] {
 				return t.wrap("walk", name, err)
 			case name == ControlDir:
 				return fs.SkipDir
-			case e.IsDir():
+			case e.IsDir() && !systemsOwn(path.Base(name)):
 				return nil
 			}
 			if !yield(treeFile(name), nil) {
 				return stop
+			}
+			if e.IsDir() {
+				return fs.SkipDir
 			}
 			return nil
 		})
@@ -94,9 +98,10 @@ func (t *Tree) Files(ctx context.Context) iter.Seq2[storage.TreeFile, error] {
 
 func treeFile(name string) storage.TreeFile {
 	f := storage.TreeFile{Path: name}
+	f.Litter = litter(name)
 	id, sidecar, ours := parseFileName(path.Base(name))
-	if ours {
-		f.ID, f.Ours, f.Sidecar = id, true, sidecar
+	if ours && !isLitter(path.Base(name)) {
+		f.ID, f.Ours, f.Sidecar, f.Litter = id, true, sidecar, ""
 		f.Blob = strings.TrimSuffix(name, metaSuffix)
 	}
 	return f

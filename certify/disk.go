@@ -4,8 +4,9 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"slices"
 	"time"
+
+	"github.com/mediabolt/mediabolt/certify/mount"
 )
 
 // Honesty is what the speed of a sync says about whether it reaches the disk.
@@ -34,7 +35,7 @@ const (
 
 // Disk is what was measured of a directory's disk, and what it means.
 type Disk struct {
-	Mount
+	mount.Mount
 	HardLinks    bool    `json:"hard_links"`
 	DurableWrite Latency `json:"durable_write"`  // create, write 100 KiB, fdatasync, rename
 	Overwrite    Latency `json:"sync_overwrite"` // fdatasync after 4 KiB in place of others
@@ -50,11 +51,11 @@ func MeasureDisk(ctx context.Context, dir string, slice time.Duration) (Disk, er
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return Disk{}, err
 	}
-	mount, err := mountOf(dir)
+	m, err := mount.Of(dir)
 	if err != nil {
 		return Disk{}, fmt.Errorf("find the filesystem of %s: %w", dir, err)
 	}
-	d := Disk{Mount: mount}
+	d := Disk{Mount: m}
 	if d.HardLinks, err = hardLinks(dir); err != nil {
 		return Disk{}, fmt.Errorf("try hard links: %w", err)
 	}
@@ -67,19 +68,22 @@ func MeasureDisk(ctx context.Context, dir string, slice time.Duration) (Disk, er
 		}
 	}
 	d.Honesty, d.Why = d.honesty()
-	d.Concerns = d.concerns()
+	d.Concerns = []string{}
+	for _, c := range d.Mount.Concerns() {
+		d.Concerns = append(d.Concerns, c.Text)
+	}
+	if !d.HardLinks {
+		d.Concerns = append(d.Concerns, mount.NoHardLinks.Text)
+	}
 	return d, nil
 }
-
-// memoryFilesystems keep nothing when the power goes.
-var memoryFilesystems = []string{"tmpfs", "ramfs", "devtmpfs"}
 
 // honesty judges the syncs by their speed. The faster of the two kinds of sync
 // has to be slow enough.
 func (d *Disk) honesty() (Honesty, string) {
 	fastest := time.Duration(min(d.Overwrite.P50, d.Append.P50) * float64(time.Microsecond))
 	switch {
-	case slices.Contains(memoryFilesystems, d.Filesystem):
+	case d.InMemory():
 		return HonestyNone, d.Filesystem + " is memory: a sync does nothing, and nothing survives a power cut"
 	case fastest < leavesMachine:
 		return HonestyTooFast, fmt.Sprintf("half of the syncs take no more than %s, and in %s nothing leaves the machine: "+
@@ -101,44 +105,4 @@ func show(d time.Duration) time.Duration {
 		return d.Round(100 * time.Nanosecond)
 	}
 	return d.Round(10 * time.Microsecond)
-}
-
-// Filesystems of other machines: what a sync means, and whether locks and maps
-// of a file are coherent, is up to them.
-var networkFilesystems = []string{"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "afs", "glusterfs",
-	"fuse.sshfs", "fuse.glusterfs", "fuse.s3fs", "fuse.rclone", "lustre", "virtiofs", "vboxsf", "fuse.vmhgfs-fuse"}
-
-// Filesystems without a journal, or anything that takes its place.
-var plainFilesystems = []string{"ext2", "vfat", "msdos", "exfat", "fuseblk", "hfs", "ufs"}
-
-// optionConcerns are mount options that take away what a store builds on.
-var optionConcerns = []struct{ filesystem, option, concern string }{
-	{"", "nobarrier", "mount option nobarrier: the disk's cache is never flushed, so a power cut loses what was acknowledged"},
-	{"ext4", "barrier=0", "mount option barrier=0: the disk's cache is never flushed, so a power cut loses what was acknowledged"},
-	{"ext4", "journal_async_commit", "mount option journal_async_commit: a commit of the journal is not waited for in order"},
-	{"ext4", "data=writeback", "mount option data=writeback: what was acknowledged is safe, since it was synced; after a power cut, " +
-		"what was being written may hold old bytes of other files, and the store removes it"},
-	{"overlay", "volatile", "mount option volatile: this overlay ignores every sync, so a power cut loses what was acknowledged"},
-	{"btrfs", "nodatacow", "mount option nodatacow: blocks have no checksums of the filesystem's own; the store's are all there is"},
-}
-
-func (d *Disk) concerns() []string {
-	concerns := []string{}
-	add := func(when bool, concern string) {
-		if when {
-			concerns = append(concerns, concern)
-		}
-	}
-	add(slices.Contains(memoryFilesystems, d.Filesystem), d.Filesystem+" loses everything with the power")
-	add(slices.Contains(networkFilesystems, d.Filesystem), d.Filesystem+" is of another machine, or goes through one: "+
-		"what a sync means, and whether locks and maps of a file are coherent, is up to it; a store belongs on a local filesystem")
-	add(slices.Contains(plainFilesystems, d.Filesystem), d.Filesystem+" has no journal: a power cut may damage files and "+
-		"directories that were synced long before")
-	for _, c := range optionConcerns {
-		add((c.filesystem == "" || c.filesystem == d.Filesystem) && slices.Contains(d.Options, c.option), c.concern)
-	}
-	add(!d.HardLinks, "no hard links: blobs are published by a rename, which this filesystem must make durable as one")
-	add(d.Filesystem != "" && !d.ReportingSyncfs, "the kernel is older than 5.8, whose syncfs does not tell of write errors: "+
-		"the store syncs file by file, which is slower")
-	return concerns
 }

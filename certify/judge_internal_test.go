@@ -6,6 +6,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/mediabolt/mediabolt/certify/mount"
 	"github.com/mediabolt/mediabolt/storage"
 )
 
@@ -45,68 +46,24 @@ func TestLatency(t *testing.T) {
 	require.Zero(t, latencyOf(nil))
 }
 
-const mountinfo = `22 27 0:21 / /proc rw,relatime - proc proc rw
-27 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw,nobarrier
-30 27 0:27 / /mnt/my\040disk rw,nosuid - tmpfs tmpfs rw,size=4k
-31 27 8:1 / /mnt/my\040disk rw,nosuid - xfs /dev/sda1 rw,attr2
-32 27 0:50 / /mnt/m rw master:2 propagate_from:1 - nfs4 host:/x rw,vers=4.2
-`
-
-func TestMountinfo(t *testing.T) {
-	for path, want := range map[string]Mount{
-		"/":                 {Filesystem: "ext4", MountPoint: "/", Device: "/dev/vda", number: "254:0", Options: []string{"rw", "relatime", "nobarrier"}},
-		"/mnt/my":           {Filesystem: "ext4", MountPoint: "/", Device: "/dev/vda", number: "254:0", Options: []string{"rw", "relatime", "nobarrier"}},
-		"/mnt/my disk/data": {Filesystem: "xfs", MountPoint: "/mnt/my disk", Device: "/dev/sda1", number: "8:1", Options: []string{"rw", "nosuid", "attr2"}},
-		"/mnt/m":            {Filesystem: "nfs4", MountPoint: "/mnt/m", Device: "host:/x", number: "0:50", Options: []string{"rw", "vers=4.2"}},
-	} {
-		got, err := parseMountinfo(mountinfo, path)
-		require.NoError(t, err)
-		require.Equal(t, want, got, path)
-	}
-	_, err := parseMountinfo("22 27 0:21 / /proc rw - proc proc rw\n", "/home")
-	require.ErrorContains(t, err, "/home")
-	_, err = parseMountinfo("22 27 0:21\n", "/home")
-	require.ErrorContains(t, err, "too few fields")
-}
-
 func TestHonesty(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		disk Disk
 		want Honesty
 	}{
-		{"memory", Disk{Mount: Mount{Filesystem: "tmpfs"}, Overwrite: Latency{P50: 0.5}, Append: Latency{P50: 0.5}}, HonestyNone},
-		{"ignored", Disk{Mount: Mount{Filesystem: "ext4"}, Overwrite: Latency{P50: 3}, Append: Latency{P50: 9}}, HonestyTooFast},
-		{"one of two ignored", Disk{Mount: Mount{Filesystem: "zfs"}, Overwrite: Latency{P50: 3}, Append: Latency{P50: 900}}, HonestyTooFast},
-		{"protected cache", Disk{Mount: Mount{Filesystem: "ext4"}, Overwrite: Latency{P50: 25}, Append: Latency{P50: 60}}, HonestyPlausible},
-		{"turns", Disk{Mount: Mount{Filesystem: "ext4", Rotational: "1"}, Overwrite: Latency{P50: 8000}, Append: Latency{P50: 16000}}, HonestyPlausible},
-		{"says that it turns", Disk{Mount: Mount{Filesystem: "ext4", Rotational: "1"}, Overwrite: Latency{P50: 300}, Append: Latency{P50: 400}}, HonestyUnclear},
-		{"write through", Disk{Mount: Mount{Filesystem: "xfs", WriteCache: "write through"}, Overwrite: Latency{P50: 300}, Append: Latency{P50: 400}}, HonestyPlausible},
+		{"memory", Disk{Mount: mount.Mount{Filesystem: "tmpfs"}, Overwrite: Latency{P50: 0.5}, Append: Latency{P50: 0.5}}, HonestyNone},
+		{"ignored", Disk{Mount: mount.Mount{Filesystem: "ext4"}, Overwrite: Latency{P50: 3}, Append: Latency{P50: 9}}, HonestyTooFast},
+		{"one of two ignored", Disk{Mount: mount.Mount{Filesystem: "zfs"}, Overwrite: Latency{P50: 3}, Append: Latency{P50: 900}}, HonestyTooFast},
+		{"protected cache", Disk{Mount: mount.Mount{Filesystem: "ext4"}, Overwrite: Latency{P50: 25}, Append: Latency{P50: 60}}, HonestyPlausible},
+		{"turns", Disk{Mount: mount.Mount{Filesystem: "ext4", Rotational: "1"}, Overwrite: Latency{P50: 8000}, Append: Latency{P50: 16000}}, HonestyPlausible},
+		{"says that it turns", Disk{Mount: mount.Mount{Filesystem: "ext4", Rotational: "1"}, Overwrite: Latency{P50: 300}, Append: Latency{P50: 400}}, HonestyUnclear},
+		{"write through", Disk{Mount: mount.Mount{Filesystem: "xfs", WriteCache: "write through"}, Overwrite: Latency{P50: 300}, Append: Latency{P50: 400}}, HonestyPlausible},
 	} {
 		got, why := c.disk.honesty()
 		require.Equal(t, c.want, got, c.name)
 		require.NotEmpty(t, why)
 	}
-}
-
-func TestConcerns(t *testing.T) {
-	sound := Disk{Mount: Mount{Filesystem: "ext4", Options: []string{"rw", "relatime"}, ReportingSyncfs: true}, HardLinks: true}
-	require.Empty(t, sound.concerns())
-	for _, c := range []struct {
-		filesystem, option, want string
-	}{
-		{"tmpfs", "", "with the power"}, {"nfs4", "", "local filesystem"}, {"vfat", "", "no journal"},
-		{"xfs", "nobarrier", "never flushed"}, {"ext4", "barrier=0", "never flushed"},
-		{"ext4", "data=writeback", "old bytes"}, {"overlay", "volatile", "ignores every sync"},
-	} {
-		d := sound
-		d.Filesystem, d.Options = c.filesystem, []string{"rw", c.option}
-		require.Len(t, d.concerns(), 1)
-		require.Contains(t, d.concerns()[0], c.want)
-	}
-	bare := sound
-	bare.HardLinks, bare.ReportingSyncfs = false, false
-	require.Len(t, bare.concerns(), 2)
 }
 
 // An error does not hide what was seen before it, and a violation alone is none.

@@ -38,8 +38,20 @@ type FileStoreConfig struct {
 	// EnableDeduplication keeps equal bytes once, however many references
 	// name them. Default: off, every Store writes a file of its own.
 	EnableDeduplication bool
+	// DedupScope is among whom equal bytes are kept once. Default: ScopeGlobal.
+	// Another one applies to what is stored from now on.
+	DedupScope DedupScope
 	// MaxFileSize bounds one blob, in bytes. Default: 0, no bound.
 	MaxFileSize int64
+	// Quota bounds what the store holds; a Store that would pass it is
+	// ErrDiskSpace, before a byte is written. It applies to what is stored while it
+	// is set: what is there stays. Default: no bound.
+	Quota Quota
+	// MinFreeBytes is how much is to stay free on the filesystem, in bytes: a Store
+	// that would leave less is ErrDiskSpace, before a byte is written, a stream of
+	// unknown length as it is read. What other programs write, and the store's own
+	// index and sidecars, may still take some of it. Default: 0.
+	MinFreeBytes int64
 	// Sync is the durability. Default: SyncFull.
 	Sync SyncMode
 	// NoSyncFS never uses syncfs(2), which on Linux serves many writers with
@@ -102,8 +114,17 @@ func (c FileStoreConfig) withDefaults() (FileStoreConfig, error) {
 			return c, err
 		}
 	}
+	if err := c.DedupScope.validate(); err != nil {
+		return c, err
+	}
 	if c.MaxFileSize < 0 {
 		return c, fmt.Errorf("%w: MaxFileSize %d is negative", storage.ErrInvalidConfig, c.MaxFileSize)
+	}
+	if err := c.Quota.validate(); err != nil {
+		return c, err
+	}
+	if c.MinFreeBytes < 0 {
+		return c, fmt.Errorf("%w: MinFreeBytes %d is negative", storage.ErrInvalidConfig, c.MinFreeBytes)
 	}
 	if c.Sync == "" {
 		c.Sync = SyncFull

@@ -62,6 +62,7 @@ func (s *store) delete(ctx context.Context, id storage.ID) (storage.Removal, err
 
 // payRemoval does to the tree what a committed removal owes.
 func (s *store) payRemoval(ctx context.Context, id storage.UUID, r *storage.Removal) {
+	s.limits.freed()
 	if r.Counted {
 		s.mirror(ctx, &r.Blob, &storage.SidecarLine{Ref: &r.Ref})
 		return
@@ -86,6 +87,12 @@ func (s *store) unlink(ctx context.Context, u owedUnlink) error {
 		return err
 	}
 	defer unlock()
+	return s.removeFiles(ctx, u)
+}
+
+// removeFiles removes what a deleted blob has left. The caller holds the lock of
+// its key.
+func (s *store) removeFiles(ctx context.Context, u owedUnlink) error {
 	if err := s.blobs.Remove(ctx, u.key, u.path); err != nil || u.key == "" {
 		return err
 	}

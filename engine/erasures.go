@@ -195,15 +195,15 @@ func (x *erasures) decide(p pendingErasure) error {
 	return nil
 }
 
-// progressPause is the time between two records of how far an erasure is.
-const progressPause = time.Second
+// recordPause is the time between two records of how far an erasure is.
+const recordPause = time.Second
 
 // progress records now and then how far an erasure is, so that its counts outlive a
 // crash.
 func (x *erasures) progress(e *Erasure) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if time.Since(x.recorded) < progressPause {
+	if time.Since(x.recorded) < recordPause {
 		return nil
 	}
 	x.recorded = time.Now()

@@ -37,6 +37,7 @@ type Event struct {
 	Last    bool            // Deleted: the blob went too
 	Finding storage.Finding // Damaged: what was found
 	Commit  storage.Commit  // Committed: the group
+	Limit   Limit           // Refused: by which limit; Bytes are those asked for
 	Err     error           // Failed: what the caller was told, without the store's name
 	Class   string          // Failed: storage.Class of Err
 }
@@ -57,6 +58,7 @@ type EventListener struct {
 	Deleted   func(Event) // a reference; not one that was gone already, or whose count went down
 	Damaged   func(Event) // found by a read or by Verify
 	Committed func(Event) // a group of changes; by the built-in index, others may not tell
+	Refused   func(Event) // a Store, by a quota or MinFreeBytes; Failed is told of it too
 	Failed    func(Event) // a Store, Retrieve, Open or Delete
 }
 
@@ -71,7 +73,8 @@ func TeeEvents(listeners ...*EventListener) *EventListener {
 		all = EventListener{
 			Stored: both(all.Stored, l.Stored), Shared: both(all.Shared, l.Shared), Healed: both(all.Healed, l.Healed),
 			Retrieved: both(all.Retrieved, l.Retrieved), Opened: both(all.Opened, l.Opened), Deleted: both(all.Deleted, l.Deleted),
-			Damaged: both(all.Damaged, l.Damaged), Committed: both(all.Committed, l.Committed), Failed: both(all.Failed, l.Failed),
+			Damaged: both(all.Damaged, l.Damaged), Committed: both(all.Committed, l.Committed),
+			Refused: both(all.Refused, l.Refused), Failed: both(all.Failed, l.Failed),
 		}
 	}
 	return &all
@@ -140,11 +143,22 @@ func (o *observer) failed(op Operation, ref *storage.StorageReference, took time
 	o.listener.Failed(e)
 }
 
+// refused tells of a Store that a limit of the configuration has ended.
+func (o *observer) refused(took time.Duration, err error) {
+	if o.listener.Refused == nil {
+		return
+	}
+	if l := new(LimitError); errors.As(err, &l) {
+		o.listener.Refused(Event{Operation: OpStore, Store: o.dir, Bytes: l.Asked, Duration: took, Limit: l.Limit})
+	}
+}
+
 // stored is told of every Store. What was shared was not staged.
 func (o *observer) stored(begun time.Time, id storage.ID, add *storage.Addition, blob *storage.BlobRow, err error) {
 	took := time.Since(begun)
 	switch {
 	case err != nil:
+		o.refused(took, err)
 		o.failed(OpStore, nil, took, err)
 	case !add.Staged:
 		o.storePresent.observe(took)

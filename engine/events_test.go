@@ -37,7 +37,7 @@ func (h *heard) listener() *engine.EventListener {
 	return &engine.EventListener{
 		Stored: h.hear("stored"), Shared: h.hear("shared"), Healed: h.hear("healed"), Retrieved: h.hear("retrieved"),
 		Opened: h.hear("opened"), Deleted: h.hear("deleted"), Damaged: h.hear("damaged"), Committed: h.hear("committed"),
-		Failed: h.hear("failed"),
+		Refused: h.hear("refused"), Failed: h.hear("failed"),
 	}
 }
 

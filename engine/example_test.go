@@ -322,6 +322,54 @@ func ExampleFileStore_Verify() {
 	// Output: damaged: 0
 }
 
+// A repair is planned, and then done. It moves files to the quarantine, from where
+// they can be brought back.
+func ExampleFileStore_Repair() {
+	ctx := context.Background()
+	dir, err := os.MkdirTemp("", "mediabolt-example")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	store, err := engine.Open(ctx, engine.FileStoreConfig{BaseDir: dir})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer store.Close()
+	if _, err := store.StoreReader(ctx, strings.NewReader("precious"), storage.MediaInfo{}, storage.MediaMetadata{}); err != nil {
+		log.Fatal(err)
+	}
+	// A file with the name of a blob, that no row names.
+	orphan := filepath.Join(dir, "a7f3f7-06h0aeyy8hrzvc6fkc554h3rsg.png")
+	if err := os.WriteFile(orphan, []byte("whose?"), 0o600); err != nil {
+		log.Fatal(err)
+	}
+
+	plan, err := store.PlanRepair(ctx, engine.RepairOptions{MaxShare: 50})
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, item := range plan.Items {
+		fmt.Println("would", item.Action, item.Path)
+	}
+	for result, err := range store.Repair(ctx, plan) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println("done:", result.Done)
+	}
+	for item, err := range store.Quarantine(ctx) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println("in quarantine:", item.Path, item.Kind)
+	}
+	// Output:
+	// would quarantine a7f3f7-06h0aeyy8hrzvc6fkc554h3rsg.png
+	// done: true
+	// in quarantine: a7f3f7-06h0aeyy8hrzvc6fkc554h3rsg.png orphan
+}
+
 // A listener is told of what happens, after the fact. Functions that are left out
 // cost nothing.
 func ExampleEventListener() {
@@ -381,6 +429,57 @@ func ExampleFileStore_URL() {
 	_, path, _ := strings.Cut(to, "/my%20session/")
 	fmt.Println(to[:8], strings.Replace(path, ref.ID, "<ID>", 1))
 	// Output: file:/// no-conversation/<ID>.txt
+}
+
+// Usage tells who takes how much, and what deleting a group would free.
+func ExampleFileStore_Usage() {
+	ctx := context.Background()
+	store, cleanup := exampleStore()
+	defer cleanup()
+	for _, session := range []string{"morning", "evening"} {
+		for _, text := range []string{"the same in both", "only this " + session} {
+			_, err := store.StoreReader(ctx, strings.NewReader(text), storage.MediaInfo{}, storage.MediaMetadata{SessionID: session})
+			if err != nil {
+				log.Fatal(err)
+			}
+		}
+	}
+	report, err := store.Usage(ctx, engine.UsageBySession)
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, u := range append(report.Groups, report.Total) {
+		fmt.Printf("%q: %d references, %d bytes, %d of its own, %d shared\n", u.Group, u.References, u.LogicalBytes, u.ExclusiveBytes, u.SharedBytes)
+	}
+	// Output:
+	// "evening": 2 references, 33 bytes, 17 of its own, 16 shared
+	// "morning": 2 references, 33 bytes, 17 of its own, 16 shared
+	// "": 4 references, 66 bytes, 34 of its own, 16 shared
+}
+
+// A quota refuses what would pass it, and says its figures.
+func ExampleQuota() {
+	ctx := context.Background()
+	dir, err := os.MkdirTemp("", "mediabolt-example")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	store, err := engine.Open(ctx, engine.FileStoreConfig{BaseDir: dir, Quota: engine.Quota{UserBytes: 20}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer store.Close()
+	user := storage.MediaMetadata{UserID: "ada"}
+	for range 2 {
+		_, err = store.StoreReader(ctx, strings.NewReader("twelve bytes"), storage.MediaInfo{}, user)
+	}
+	var limit *engine.LimitError
+	if errors.As(err, &limit) && errors.Is(err, storage.ErrDiskSpace) {
+		fmt.Println(limit)
+	}
+	// Output:
+	// insufficient disk space: the quota of user "ada" is 20 bytes: 12 are used, 12 more were asked for
 }
 
 // A hold keeps what a session has, and will have, from being deleted.

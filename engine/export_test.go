@@ -19,6 +19,11 @@ const (
 	FaultSetAside  = faultSetAside
 	FaultPlaced    = faultPlaced
 	FaultReplaced  = faultReplaced
+	FaultNoted     = faultNoted
+	FaultAside     = faultAside
+	FaultClaimed   = faultClaimed
+	FaultWritten   = faultWritten
+	FaultLost      = faultLost
 )
 
 // WithFaults is config with fn called at every fault point.
@@ -76,4 +81,23 @@ func (f *FileStore) Checkpoint(ctx context.Context) error {
 	}
 	defer leave()
 	return s.checkpoint(ctx, true)
+}
+
+// OriginsHeaderOf is the first entry of a record of origins of another version.
+func OriginsHeaderOf(magic string) []byte {
+	return sealOrigin(append([]byte(magic), make([]byte, originBody-len(magic))...), 0)
+}
+
+// FigureAge is how long a figure is used.
+const FigureAge = figureAge
+
+// FreeSpaceReader reads what is free on the filesystem of an open store.
+func (f *FileStore) FreeSpaceReader() func() error {
+	dir, err := f.store.root.Open(".")
+	return func() error {
+		if err == nil {
+			_, err = readFreeSpace(dir)
+		}
+		return err
+	}
 }

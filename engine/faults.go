@@ -15,6 +15,12 @@ const (
 	faultLinked    faultPoint = "linked"    // a blob's file has its new path durably, its row the old one
 	faultMoved     faultPoint = "moved"     // its row has the new one, which has no sidecar
 
+	faultNoted   faultPoint = "noted"   // a repair's manifest has a line, the file is in its place
+	faultAside   faultPoint = "aside"   // the file is in quarantine, nothing in its place
+	faultClaimed faultPoint = "claimed" // a copy is staged for a blob whose file is in quarantine
+	faultWritten faultPoint = "written" // a new sidecar is there, the manifest does not say so
+	faultLost    faultPoint = "lost"    // the manifest has the references that are lost, they still stand
+
 	// Of a rebuild; replace.go has the steps.
 	faultRestored faultPoint = "restored"  // one blob is in the new index
 	faultRebuilt  faultPoint = "rebuilt"   // the new index is whole and durable

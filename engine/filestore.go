@@ -16,6 +16,13 @@
 // The commit ends the reference and, with the last one, the blob's row, and
 // records the file as an unlink that is owed. Then the files go (delete.go). Where
 // a hold is on the reference there is no commit (held.go).
+//
+// # Verify and repair
+//
+// A verification compares index, files and sidecars beside all of this, and looks
+// again before it tells of anything (verify.go). A repair is planned from what it
+// found (repairplan.go), looks again under the lock of each blob's key, and moves
+// files to the quarantine instead of removing them (repair.go, quarantine.go).
 package engine
 
 import (
@@ -51,21 +58,25 @@ type FileStore struct {
 // then ledger.mu; the ones inside index and blobs come last and are let go before
 // those packages return.
 type store struct {
-	cfg   FileStoreConfig
-	root  *os.Root // of BaseDir
-	ctl   *os.Root // of blobs.ControlDir
-	guard *os.File // see takeGuard
-	index Index
-	blobs Blobs
-	mint  mint
-	holds holds
-	keys  keyLocks
+	cfg    FileStoreConfig
+	root   *os.Root // of BaseDir
+	ctl    *os.Root // of blobs.ControlDir
+	guard  *os.File // see takeGuard
+	index  Index
+	blobs  Blobs
+	mint   mint
+	holds  holds
+	keys   keyLocks
+	room   *room   // nil: nothing is to be kept free
+	limits *limits // nil: there are none
 	// slots bounds how many blobs are between stage and publish.
 	slots    chan struct{}
 	ledger   ledger
 	erasures erasures
 	faults   faultPoints
 	watch    *observer
+	// origins is what was adopted from where; its lock comes before those above.
+	origins origins
 }
 
 // maxStaged bounds the blobs between stage and publish, each of which holds a
@@ -214,11 +225,16 @@ func openStore(ctx context.Context, config FileStoreConfig) (_ *store, err error
 	if err := s.openTree(); err != nil {
 		return nil, err
 	}
+	if s.room, err = openRoom(s.root, cfg.MinFreeBytes); err != nil {
+		return nil, err
+	}
 	if cfg.decorate != nil {
 		s.index, s.blobs = cfg.decorate(s.index, s.blobs)
 	}
+	s.limits = newLimits(&cfg, s.index, s.room)
 	s.openHolds()
 	s.openErasures()
+	s.openOrigins()
 	if err := s.recover(ctx); err != nil {
 		return nil, fmt.Errorf("recover: %w", err)
 	}
@@ -298,7 +314,7 @@ func (s *store) closeParts() error {
 	if s.index != nil {
 		err = errors.Join(err, s.index.Close())
 	}
-	err = errors.Join(err, s.leaveGuard())
+	err = errors.Join(err, s.room.close(), s.leaveGuard())
 	for _, root := range [...]*os.Root{s.ctl, s.root} {
 		if root != nil {
 			err = errors.Join(err, root.Close())

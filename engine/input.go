@@ -34,6 +34,12 @@ type payload struct {
 	size   int64
 	crc    uint32 // of a spool
 	digest storage.Digest
+	count  int64 // of the reference, where it stands for several, otherwise 0
+
+	ticket *ticket
+	// refused is why the bytes of a stream are not there: a limit leaves them no
+	// room. They may be in the store already.
+	refused error
 }
 
 func (p *payload) free() {
@@ -75,7 +81,7 @@ func tooLarge(limit int64) error {
 }
 
 // fromFile is the payload of a file of the caller's.
-func (s *store) fromFile(ctx context.Context, name string) (*payload, error) {
+func (s *store) fromFile(ctx context.Context, name string, t *ticket) (*payload, error) {
 	// A pipe must not block the opening.
 	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -93,7 +99,7 @@ func (s *store) fromFile(ctx context.Context, name string) (*payload, error) {
 	case s.cfg.MaxFileSize > 0 && info.Size() > s.cfg.MaxFileSize:
 		return nil, fmt.Errorf("file %s of %d bytes: %w", name, info.Size(), tooLarge(s.cfg.MaxFileSize))
 	}
-	p, err := s.fromReader(ctx, f, info.Size())
+	p, err := s.fromReader(ctx, f, info.Size(), t)
 	if err != nil {
 		return nil, fmt.Errorf("file %s: %w", name, err)
 	}
@@ -101,8 +107,9 @@ func (s *store) fromFile(ctx context.Context, name string) (*payload, error) {
 }
 
 // fromReader is the payload of a stream, in constant memory. size is how many
-// bytes it will have, if that is known, otherwise 0; it only saves copying.
-func (s *store) fromReader(ctx context.Context, r io.Reader, size int64) (*payload, error) {
+// bytes it will have, if that is known, otherwise 0; it saves copying, and tells the
+// limits beforehand.
+func (s *store) fromReader(ctx context.Context, r io.Reader, size int64, t *ticket) (*payload, error) {
 	if size <= inlineLimit && (s.cfg.MaxFileSize == 0 || size <= s.cfg.MaxFileSize) {
 		if data, ok := unread(r); ok {
 			return inMemory(data, nil), nil
@@ -117,26 +124,43 @@ func (s *store) fromReader(ctx context.Context, r io.Reader, size int64) (*paylo
 	if len(head) <= inlineLimit {
 		return inMemory(head, buffer), nil
 	}
-	p := &payload{buffer: buffer, head: head}
-	if err := s.spool(ctx, p, io.MultiReader(bytes.NewReader(head), r)); err != nil {
+	p := &payload{buffer: buffer, head: head, ticket: t}
+	if err := s.spool(ctx, p, io.MultiReader(bytes.NewReader(head), r), max(size, int64(len(head)))); err != nil {
 		p.free()
 		return nil, err
 	}
 	return p, nil
 }
 
-// spool puts what r reads into the spool of a payload.
-func (s *store) spool(ctx context.Context, p *payload, r io.Reader) error {
+// spool puts what r reads, size bytes or more, into the spool of a payload, or only
+// hashes it (see payload.refused).
+func (s *store) spool(ctx context.Context, p *payload, r io.Reader, size int64) error {
 	in := &hashingReader{r: r, sha: sha256.New()}
-	id, err := s.mint.next()
-	if err != nil {
-		return err
-	}
-	if p.spool, err = s.blobs.Spool(ctx, id, in); err != nil {
+	if err := s.spoolHashed(ctx, p, in, size); err != nil {
 		return err
 	}
 	p.size, p.crc = in.size, in.crc
 	in.sha.Sum(p.digest[:0])
+	return nil
+}
+
+func (s *store) spoolHashed(ctx context.Context, p *payload, in *hashingReader, size int64) error {
+	id, err := s.mint.next()
+	if err != nil {
+		return err
+	}
+	if p.ticket == nil {
+		p.spool, err = s.blobs.Spool(ctx, id, in)
+		return err
+	}
+	if err = p.ticket.allows(ctx, size, size); err == nil {
+		m := &metered{ctx: ctx, t: p.ticket, r: in}
+		p.spool, err = s.blobs.Spool(ctx, id, m)
+		m.done()
+	}
+	if err != nil {
+		return s.hashOn(ctx, p, in, size, err)
+	}
 	return nil
 }
 

@@ -56,10 +56,10 @@ func (f *FileStore) pairs(ctx context.Context, q *Query) iter.Seq2[storage.RefPa
 }
 
 // References lists everyone who has the bytes of a digest, oldest first, at a cost
-// in proportion to their number: the references that share the deduplicated blob,
-// and those whose bytes are stored once more, in blobs of their own, because
-// deduplication was off. Who shares with whom is told by Entry.Path. Errors:
-// ErrInvalidQuery for the zero digest, and as with List.
+// in proportion to their number: the references that share a deduplicated blob, of
+// every scope, and those whose bytes are stored once more, in blobs of their own,
+// because deduplication was off. Who shares with whom is told by Entry.Path.
+// Errors: ErrInvalidQuery for the zero digest, and as with List.
 func (f *FileStore) References(ctx context.Context, digest storage.Digest) iter.Seq2[Entry, error] {
 	if digest.IsZero() {
 		return func(yield func(Entry, error) bool) {

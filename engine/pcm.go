@@ -150,7 +150,10 @@ func (s *store) wrapPCM(ctx context.Context, p *payload, info *storage.MediaInfo
 	if err := relabel(info, m); err != nil {
 		return err
 	}
-	if p.spool != "" {
+	switch {
+	case p.refused != nil:
+		return p.refused // the digest is of the samples alone
+	case p.spool != "":
 		return s.respool(ctx, p, &f)
 	}
 	buffer := newBuffer(int(size))
@@ -158,8 +161,10 @@ func (s *store) wrapPCM(ctx context.Context, p *payload, info *storage.MediaInfo
 	wav = append(wav, p.data...)
 	f.order(wav[wavHeader:])
 	wav = append(wav, make([]byte, p.size%2)...)
+	ticket := p.ticket
 	p.free()
 	*p = *inMemory(wav, buffer)
+	p.ticket = ticket
 	return nil
 }
 
@@ -193,7 +198,7 @@ func (s *store) respool(ctx context.Context, p *payload, f *pcm) (err error) {
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
 	return s.spool(ctx, p, io.MultiReader(
-		bytes.NewReader(f.header(size)), &orderedReader{f, file}, bytes.NewReader(make([]byte, size%2))))
+		bytes.NewReader(f.header(size)), &orderedReader{f, file}, bytes.NewReader(make([]byte, size%2))), wavHeader+size+size%2)
 }
 
 // order makes samples little-endian, as those of WAV are.

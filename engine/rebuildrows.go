@@ -269,16 +269,16 @@ func (r *rebuilding) adoptStaged(ctx context.Context, file *storage.StagedFile) 
 	}
 	var digest storage.Digest
 	read.sha.Sum(digest[:0])
-	want, shared := file.Key.Digest()
-	if shared && want != digest || !shared && size == 0 {
+	// The digest follows the kind.
+	if shared := file.Key.Shared(); shared && file.Key[1:1+len(digest)] != storage.BlobKey(digest[:]) || !shared && size == 0 {
 		return nil // the next opening removes it
 	}
 	id := storage.ID{Hash: [3]byte(digest[:3])}
 	if id.UUID, err = r.s.mint.next(); err != nil {
 		return err
 	}
-	if own := file.Key; len(own) == 1+len(id.UUID) {
-		copy(id.UUID[:], own[1:])
+	if own, is := file.Key.UUID(); is {
+		id.UUID = own
 	}
 	info, err := describe(storage.MediaInfo{}, head)
 	if err != nil {

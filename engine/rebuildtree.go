@@ -205,10 +205,13 @@ func (r *rebuilding) sidecar(ctx context.Context, file *storage.TreeFile) (stora
 }
 
 // namedFor says whether a file of this ID can be that of a blob. The empty key is
-// any, and so is one of a blob of its own, which may have been moved.
+// any.
 func namedFor(key storage.BlobKey, id storage.ID) bool {
-	digest, shared := key.Digest()
-	return !shared || bytes.Equal(digest[:len(id.Hash)], id.Hash[:])
+	if own, is := key.UUID(); is {
+		return own == id.UUID
+	}
+	// The digest follows the kind, within scopes too.
+	return key == "" || key[1:1+len(id.Hash)] == storage.BlobKey(id.Hash[:])
 }
 
 // measure compares the file of a blob with the size that its row has.
@@ -481,4 +484,17 @@ func (r *rebuilding) compare(ctx context.Context, b *restored) error {
 		b.detail = fmt.Sprintf("SHA-256 %s, its sidecar says %s; restore the file from a backup", digest, b.row.Digest)
 	}
 	return nil
+}
+
+// contextReader ends a read with its context.
+type contextReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (c contextReader) Read(p []byte) (int, error) {
+	if err := c.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return c.r.Read(p)
 }

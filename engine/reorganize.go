@@ -126,7 +126,10 @@ func (r *reorganizing) page(ctx context.Context, page []storage.BlobRow) error {
 	var sizes []int64
 	for i := range page {
 		to, err := r.target(ctx, &page[i])
-		if err != nil {
+		if errors.Is(err, errOwed) {
+			r.fail(page[i].Path, err)
+			continue
+		} else if err != nil {
 			return err
 		}
 		if to != "" {
@@ -140,14 +143,22 @@ func (r *reorganizing) page(ctx context.Context, page []storage.BlobRow) error {
 			r.Moved++
 			r.Bytes += sizes[i]
 		case errors.Is(err, storage.ErrCorrupted):
-			if r.Failed++; len(r.Failures) < MaxReorganizeFailures {
-				r.Failures = append(r.Failures, MoveFailure{Path: list[i].from, Err: err, Reason: err.Error()})
-			}
+			r.fail(list[i].from, err)
 		default:
 			return err
 		}
 	}
 	return nil
+}
+
+// errOwed is why a blob that is not shared, and so must keep its name, cannot move.
+var errOwed = fmt.Errorf("%w: a file of an earlier reorganization has its new path and cannot be removed", storage.ErrIO)
+
+// fail notes a blob that has its old path.
+func (r *reorganizing) fail(path string, err error) {
+	if r.Failed++; len(r.Failures) < MaxReorganizeFailures {
+		r.Failures = append(r.Failures, MoveFailure{Path: path, Err: err, Reason: err.Error()})
+	}
 }
 
 // target is the path that a blob is to have, empty where it is gone.
@@ -158,10 +169,13 @@ func (r *reorganizing) target(ctx context.Context, blob *storage.BlobRow) (strin
 	}
 	dir := blobs.Dir(r.To, &founder.Metadata)
 	to := path.Join(dir, path.Base(blob.Path))
-	if to == blob.Path || r.s.ledger.owesFile(to) {
-		return r.s.newPath(blob, dir)
+	if to != blob.Path && !r.s.ledger.owesFile(to) {
+		return to, nil
 	}
-	return to, nil
+	if _, own := blob.Key.UUID(); own {
+		return "", errOwed
+	}
+	return r.s.newPath(blob, dir)
 }
 
 // founder is the reference that a blob's file is named after or, where that has ended,

@@ -169,8 +169,29 @@ type Blobs interface {
 	// Staged lists what is staged, Files all files of the tree.
 	Staged(ctx context.Context) ([]storage.StagedFile, error)
 	Files(ctx context.Context) iter.Seq2[storage.TreeFile, error]
+	Quarantine
 	// Close closes; nothing is under way or follows.
 	Close() error
+}
+
+// Quarantine is the part of Blobs where a repair moves files instead of removing
+// them, in batches, each with a manifest. Its methods are steps like those of
+// Blobs.
+type Quarantine interface {
+	// SetAside moves what is at a path to a batch; PutBack moves it back, where
+	// nothing may be.
+	SetAside(ctx context.Context, batch, path string) error
+	PutBack(ctx context.Context, batch, path string) error
+	// Aside tells what a batch has of a path. A file that is in both, after a
+	// crash, leaves the batch with ForgetAside.
+	Aside(ctx context.Context, batch, path string) (storage.AsideFile, error)
+	ForgetAside(ctx context.Context, batch, path string) error
+	// NoteAside appends lines to the manifest of a batch, durably; Manifest reads it.
+	NoteAside(ctx context.Context, batch string, lines []byte) error
+	Manifest(ctx context.Context, batch string) ([]byte, error)
+	// Batches lists all of them; Purge removes one for good.
+	Batches(ctx context.Context) ([]string, error)
+	Purge(ctx context.Context, batch string) error
 }
 
 var (

@@ -15,6 +15,9 @@ import (
 // call writes its own.
 const maxLines = 4 * checkpointDebt
 
+// sidecarSuffix makes of the path of a blob that of its sidecar.
+const sidecarSuffix = ".meta"
+
 // sidecarLine is a line for the sidecar of a blob.
 type sidecarLine struct {
 	blob storage.BlobRow

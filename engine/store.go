@@ -24,14 +24,14 @@ func (f *FileStore) Store(ctx context.Context, content *storage.MediaContent, me
 		return nil, fmt.Errorf("%w: no content", storage.ErrInvalidMedia)
 	}
 	info := storage.MediaInfo{Type: content.Type, MimeType: content.MimeType}
-	return f.put(ctx, info, metadata, func(s *store) (*payload, string, error) {
+	return f.put(ctx, info, metadata, func(s *store, t *ticket) (*payload, string, error) {
 		switch {
 		case content.Data != "" && content.FilePath != "":
 			return nil, "", fmt.Errorf("%w: both Data and FilePath are set", storage.ErrInvalidMedia)
 		case content.Data != "":
 			return s.fromData(content.Data)
 		case content.FilePath != "":
-			p, err := s.fromFile(ctx, content.FilePath)
+			p, err := s.fromFile(ctx, content.FilePath, t)
 			return p, "", err
 		}
 		return nil, "", fmt.Errorf("%w: neither Data nor FilePath is set", storage.ErrInvalidMedia)
@@ -45,8 +45,8 @@ func (f *FileStore) StoreReader(ctx context.Context, r io.Reader, info storage.M
 	if r == nil {
 		return nil, fmt.Errorf("%w: no reader", storage.ErrInvalidMedia)
 	}
-	return f.put(ctx, info, metadata, func(s *store) (*payload, string, error) {
-		p, err := s.fromReader(ctx, r, knownSize(r))
+	return f.put(ctx, info, metadata, func(s *store, t *ticket) (*payload, string, error) {
+		p, err := s.fromReader(ctx, r, knownSize(r), t)
 		return p, "", err
 	})
 }
@@ -54,7 +54,7 @@ func (f *FileStore) StoreReader(ctx context.Context, r io.Reader, info storage.M
 // put is Store for every kind of input. read returns the content and the MIME
 // type that it declares itself.
 func (f *FileStore) put(ctx context.Context, info storage.MediaInfo, metadata storage.MediaMetadata,
-	read func(*store) (*payload, string, error),
+	read func(*store, *ticket) (*payload, string, error),
 ) (*storage.StorageReference, error) {
 	s, leave, err := f.enter(ctx)
 	if err != nil {
@@ -73,15 +73,18 @@ func (f *FileStore) put(ctx context.Context, info storage.MediaInfo, metadata st
 
 // put returns the reference that it added, and its blob as it stands then.
 func (s *store) put(ctx context.Context, info storage.MediaInfo, metadata storage.MediaMetadata,
-	read func(*store) (*payload, string, error),
+	read func(*store, *ticket) (*payload, string, error),
 ) (id storage.ID, add *storage.Addition, blob storage.BlobRow, err error) {
 	if err := metadata.Validate(); err != nil {
 		return id, nil, blob, err
 	}
-	p, declared, err := read(s)
+	t := s.ticket(&metadata)
+	defer t.giveBack()
+	p, declared, err := read(s, t)
 	if err != nil {
 		return id, nil, blob, err
 	}
+	p.ticket = t
 	defer p.free()
 	if info.MimeType == "" {
 		info.MimeType = declared
@@ -108,9 +111,9 @@ func (s *store) addition(p *payload, declared storage.MediaInfo, metadata storag
 	if id.UUID, err = s.mint.next(); err != nil {
 		return nil, id, err
 	}
-	key := storage.DigestKey(p.digest)
+	key, shared := s.sharedKey(p.digest, &metadata)
 	copy(id.Hash[:], p.digest[:])
-	if !s.cfg.EnableDeduplication {
+	if !shared {
 		key = storage.UUIDKey(id.UUID)
 		_, _ = rand.Read(id.Hash[:]) // is documented to never fail
 	}
@@ -121,7 +124,7 @@ func (s *store) addition(p *payload, declared storage.MediaInfo, metadata storag
 		metadata.CreatedAt = metadata.CreatedAt.UTC().Truncate(1000)
 	}
 	return &storage.Addition{
-		Ref: storage.RefRow{UUID: id.UUID, Blob: key, Type: info.Type, MimeType: info.MimeType, Metadata: metadata},
+		Ref: storage.RefRow{UUID: id.UUID, Blob: key, Type: info.Type, MimeType: info.MimeType, Metadata: metadata, Count: p.count},
 		Blob: storage.BlobRow{
 			Key: key, Path: path.Join(blobs.Dir(s.cfg.Organization, &metadata), blobs.FileName(id, info.MimeType)),
 			Organization: s.cfg.Organization, Size: p.size, CRC: p.crc, Digest: p.digest, MimeType: info.MimeType,
@@ -133,7 +136,10 @@ func (s *store) addition(p *payload, declared storage.MediaInfo, metadata storag
 // add adds a reference to the blob that has these bytes, or stores them. When
 // it returns an error, nothing of them is left.
 func (s *store) add(ctx context.Context, p *payload, add *storage.Addition) (storage.BlobRow, error) {
-	dedup := s.cfg.EnableDeduplication
+	if err := p.ticket.reserveReference(ctx, p); err != nil {
+		return storage.BlobRow{}, errors.Join(err, s.drop(ctx, p))
+	}
+	dedup := add.Blob.Key.Shared()
 	if dedup {
 		blob, there, err := s.share(ctx, add)
 		if there {
@@ -165,6 +171,9 @@ func (s *store) add(ctx context.Context, p *payload, add *storage.Addition) (sto
 		if blob.Path != "" {
 			target = blob.Path // healed where it was
 		}
+	}
+	if err := p.ticket.reserveBlob(ctx, p, add.Blob.Key, target != add.Blob.Path); err != nil {
+		return storage.BlobRow{}, errors.Join(err, s.drop(ctx, p))
 	}
 	return s.insert(ctx, p, add, target)
 }

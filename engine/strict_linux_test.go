@@ -111,6 +111,10 @@ func TestStrictCutsOfHolds(t *testing.T) { strictCutsOf(t, workload.RunHolds, 3)
 // left no trace.
 func TestStrictCutsOfMoves(t *testing.T) { strictCutsOf(t, workload.RunMoves, 6) }
 
+// After a cut at any event of a workload of adoptions, what was adopted is found by
+// where it came from, and nothing else.
+func TestStrictCutsOfAdoptions(t *testing.T) { strictCutsOf(t, workload.RunAdoption, 12) }
+
 // strictCutsOf cuts a workload after each of its events, or after one of some but for
 // the long and the short form.
 func strictCutsOf(t *testing.T, use func(context.Context, workload.Target, uint64, *workload.Journal) error, some int) {

@@ -4,32 +4,84 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/crc32"
-	"io"
 	"iter"
+	"runtime"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/mediabolt/mediabolt/storage"
 )
 
-// VerifyOptions narrow a Verify; the zero value checks everything.
+// VerifyDepth says how closely a Verify looks at the bytes of blobs. Everything
+// else is checked at every depth.
+type VerifyDepth string
+
+const (
+	DepthQuick    VerifyDepth = "quick"    // sizes alone
+	DepthChecksum VerifyDepth = "checksum" // their CRC-32C, which every read checks too
+	DepthDeep     VerifyDepth = "deep"     // their SHA-256 as well, where it is known
+)
+
+// VerifyOptions narrow a Verify; the zero value reads everything.
 type VerifyOptions struct {
-	// SkipContent leaves out reading the blobs' bytes: sizes are compared,
-	// checksums are not.
-	SkipContent bool
-	// Progress is told, now and then, how many blobs have been looked at, of
-	// about how many. It must not call the store.
-	Progress func(done, total int64)
+	// Depth of the look at bytes. Default: DepthChecksum.
+	Depth VerifyDepth
+	// Rate bounds what is read of blobs, in bytes per second. Default: 0, no
+	// bound.
+	Rate int64
+	// Sample is the share of blobs whose bytes are read, in percent; of the others
+	// the sizes are compared. Default: 0, which means 100, all of them.
+	Sample float64
+	// Seed says which blobs are in a sample: always the same with the same Seed.
+	Seed uint64
+	// Resume goes on where an earlier Verify stopped, and leaves out the walk of
+	// the tree that it has done. Depth, Sample and Seed are the earlier one's:
+	// they stay zero, or are the same.
+	Resume VerifyPosition
+	// Workers is how many blobs are looked at at a time. Default: the number of
+	// processors, 8 at most.
+	Workers int
+	// Progress is told, now and then and at the end, how far it is. It is called by
+	// the goroutine of the loop, and must not call the store.
+	Progress func(VerifyProgress)
+}
+
+// maxVerifyWorkers is the most workers that a Verify takes by itself: it runs
+// beside what the store is there for.
+const maxVerifyWorkers = 8
+
+// VerifyStep is what a Verify is about.
+type VerifyStep string
+
+const (
+	VerifyIndex VerifyStep = "index" // against itself
+	VerifyTree  VerifyStep = "tree"  // against the rows
+	VerifyBlobs VerifyStep = "blobs" // files and sidecars of rows
+)
+
+// VerifyProgress is how far a Verify is. Numbers of blobs and bytes are those
+// since the beginning, also after a Resume.
+type VerifyProgress struct {
+	Step              VerifyStep
+	Files             int64 // of the tree, looked at
+	Blobs, TotalBlobs int64 // looked at, of about how many
+	Bytes, TotalBytes int64 // of blobs read, of about how many
+	// Depth, Sample and Seed are those of the options, or of what was resumed.
+	Depth  VerifyDepth
+	Sample float64
+	Seed   uint64
+	// Position is where a later Verify goes on; empty: at the beginning.
+	Position VerifyPosition
 }
 
 // Verify checks that every promise holds now: the index against itself, every
 // row against its file and sidecar, every file against the rows, and that
 // nothing is left over. It runs beside live traffic, and reports of what
-// changed meanwhile only what is still so at the end. It ends with an error
-// when it cannot go on: ErrCorrupted, ErrPermission, ErrIO, ErrClosed, or
-// ctx's. No finding of SeverityDamage means that all is well. The loop's body
-// must not close the store.
+// changed meanwhile only what is so when it is looked at again. It ends with an
+// error when it cannot go on: ErrInvalidQuery for options, ErrCorrupted,
+// ErrPermission, ErrIO, ErrClosed, or ctx's. No finding of SeverityDamage means
+// that all is well. The loop's body must not close the store.
 func (f *FileStore) Verify(ctx context.Context, opts VerifyOptions) iter.Seq2[storage.Finding, error] {
 	return func(yield func(storage.Finding, error) bool) {
 		s, leave, err := f.enter(ctx)
@@ -38,31 +90,87 @@ func (f *FileStore) Verify(ctx context.Context, opts VerifyOptions) iter.Seq2[st
 			return
 		}
 		defer leave()
-		v := &verification{ctx: ctx, s: s, opts: opts, yield: yield}
-		if err := v.run(); err != nil && !errors.Is(err, errStopped) {
+		if err := s.verify(ctx, opts, func(f storage.Finding) bool { return yield(f, nil) }); err != nil {
 			yield(storage.Finding{}, fmt.Errorf("verify %s: %w", s.cfg.BaseDir, storage.Classify(err)))
 		}
 	}
+}
+
+// verify is Verify. It ends without an error when tell wants no more.
+func (s *store) verify(ctx context.Context, opts VerifyOptions, tell func(storage.Finding) bool) error {
+	v := &verification{ctx: ctx, s: s, opts: opts, tell: tell}
+	err := v.begin()
+	if err == nil {
+		err = v.run()
+		v.progress()
+	}
+	if errors.Is(err, errStopped) {
+		return nil
+	}
+	return err
 }
 
 // errStopped ends a verification whose caller wants no more.
 var errStopped = errors.New("stopped")
 
 type verification struct {
-	ctx    context.Context
-	s      *store
-	opts   VerifyOptions
-	yield  func(storage.Finding, error) bool
-	doubts []doubt
+	ctx  context.Context
+	s    *store
+	opts VerifyOptions // with defaults
+	tell func(storage.Finding) bool
+	pace pace
+
+	step       VerifyStep
+	seen       int64 // files of the tree
+	ours       int64 // of blobs or sidecars among them
+	nobodys    int64 // orphans among these
+	blobs      int64 // looked at
+	read       atomic.Int64
+	counters   storage.Counters
+	place      place // all before it is told of
+	toldOfStep time.Time
 }
 
-// doubt is a finding that may come of what goes on meanwhile. still looks again,
-// at one thing after the other in an order in which no operation can make it
-// true: a path is never used twice, and what commits owe stands in the debt until
-// it is paid.
-type doubt struct {
-	finding storage.Finding
-	still   func() (bool, error)
+// begin checks the options.
+func (v *verification) begin() error {
+	o := &v.opts
+	invalid := func(format string, args ...any) error {
+		return fmt.Errorf("%w: "+format, append([]any{storage.ErrInvalidQuery}, args...)...)
+	}
+	switch {
+	case o.Depth != "" && depthBytes[o.Depth] == 0:
+		return invalid("Depth %q: want %q, %q or %q", o.Depth, DepthQuick, DepthChecksum, DepthDeep)
+	case !(o.Sample >= 0 && o.Sample <= 100):
+		return invalid("Sample %v: want a percentage, from 0 to 100", o.Sample)
+	case o.Rate < 0:
+		return invalid("Rate %d is negative", o.Rate)
+	case o.Workers < 0:
+		return invalid("Workers %d is negative", o.Workers)
+	}
+	if o.Resume != "" {
+		p, err := o.Resume.place()
+		if err != nil {
+			return err
+		}
+		if o.Depth != "" && o.Depth != p.depth || o.Sample != 0 && o.Sample != p.sample || o.Seed != 0 && o.Seed != p.seed {
+			return invalid("the position is of a verification of depth %s, sample %v %% and seed %d: leave these out, or say the same", p.depth, p.sample, p.seed)
+		}
+		o.Depth, o.Sample, o.Seed = p.depth, p.sample, p.seed
+		v.place, v.blobs = p, p.blobs
+		v.read.Store(p.bytes)
+	}
+	if o.Depth == "" {
+		o.Depth = DepthChecksum
+	}
+	if o.Sample == 0 {
+		o.Sample = 100
+	}
+	if o.Workers == 0 {
+		o.Workers = min(runtime.GOMAXPROCS(0), maxVerifyWorkers)
+	}
+	v.place.depth, v.place.sample, v.place.seed = o.Depth, o.Sample, o.Seed
+	v.pace.rate = o.Rate
+	return nil
 }
 
 func (v *verification) run() error {
@@ -73,6 +181,30 @@ func (v *verification) run() error {
 	if err := errors.Join(v.holds(), v.erasures()); err != nil {
 		return err
 	}
+	if err := v.index(); err != nil {
+		return err
+	}
+	steps := []func() error{v.tree, v.staging, v.rows, v.unlinks}
+	if v.opts.Resume != "" {
+		steps = steps[2:]
+	}
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// index checks the index against itself. It ends the verification where that is
+// damaged: rows of a damaged tree say nothing about files.
+func (v *verification) index() error {
+	v.step = VerifyIndex
+	var err error
+	if v.counters, err = v.s.index.Counters(v.ctx); err != nil {
+		return err
+	}
+	v.progress()
 	findings, err := v.s.index.Verify(v.ctx)
 	if err != nil {
 		return err
@@ -81,19 +213,11 @@ func (v *verification) run() error {
 		if err := v.report(f); err != nil {
 			return err
 		}
-		if f.Kind == storage.FindingIndex {
-			err = errStopped // rows of a damaged tree say nothing about files
-		}
 	}
-	if err != nil {
-		return err
+	if slices.ContainsFunc(findings, func(f storage.Finding) bool { return f.Kind == storage.FindingIndex }) {
+		return errStopped
 	}
-	for _, step := range [...]func() error{v.blobs, v.files, v.staging, v.unlinks} {
-		if err := step(); err != nil {
-			return err
-		}
-	}
-	return v.settleDoubts()
+	return nil
 }
 
 func (v *verification) report(f storage.Finding) error {
@@ -101,349 +225,27 @@ func (v *verification) report(f storage.Finding) error {
 		f.Severity = storage.SeverityDamage
 	}
 	v.s.watch.found(&f)
-	if !v.yield(f, nil) {
+	if !v.tell(f) {
 		return errStopped
 	}
 	return nil
 }
 
-func (v *verification) doubt(f storage.Finding, still func() (bool, error)) {
-	v.doubts = append(v.doubts, doubt{f, still})
-}
+// progressPause is between two times that a long step tells how far it is.
+const progressPause = 100 * time.Millisecond
 
-func (v *verification) settleDoubts() error {
-	for _, d := range v.doubts {
-		still, err := d.still()
-		if err != nil {
-			return err
-		}
-		if still {
-			if err := v.report(d.finding); err != nil {
-				return err
-			}
-		}
+func (v *verification) progress() {
+	if v.opts.Progress == nil {
+		return
 	}
-	return nil
-}
-
-// verifyPage is how many blob rows are read at a time.
-const verifyPage = 256
-
-// blobs looks at the file and the sidecar of every row.
-func (v *verification) blobs() error {
-	counters, err := v.s.index.Counters(v.ctx)
-	if err != nil {
-		return err
+	v.toldOfStep = time.Now()
+	p := VerifyProgress{
+		Step: v.step, Files: v.seen, Position: v.place.position(),
+		Blobs: v.blobs, TotalBlobs: max(v.blobs, v.counters.Blobs),
+		Bytes: v.read.Load(), Depth: v.opts.Depth, Sample: v.opts.Sample, Seed: v.opts.Seed,
 	}
-	var done int64
-	var after storage.BlobKey
-	for {
-		page, err := v.s.index.Blobs(v.ctx, after, verifyPage)
-		if err != nil {
-			return err
-		}
-		for i := range page {
-			if err := v.blob(&page[i]); err != nil {
-				return err
-			}
-			after = page[i].Key
-			done++
-			if v.opts.Progress != nil {
-				v.opts.Progress(done, max(done, counters.Blobs))
-			}
-		}
-		if len(page) < verifyPage {
-			return nil
-		}
+	if v.opts.Depth != DepthQuick {
+		p.TotalBytes = max(p.Bytes, int64(v.opts.Sample/100*float64(v.counters.PhysicalBytes)))
 	}
-}
-
-func (v *verification) blob(row *storage.BlobRow) error {
-	kind, detail, err := v.checkFile(row)
-	if err != nil {
-		return err
-	}
-	if kind != "" {
-		f := storage.Finding{Kind: kind, Path: row.Path, Blob: row.Key.String(), Detail: detail}
-		v.doubt(f, func() (bool, error) {
-			// The file, which may have been healed, before the row: one that
-			// stands after has stood all along.
-			if kind, _, err := v.checkFile(row); err != nil || kind == "" {
-				return false, err
-			}
-			return v.s.stands(v.ctx, row)
-		})
-	}
-	return v.checkSidecar(row)
-}
-
-// checkFile compares a row with its file.
-func (v *verification) checkFile(row *storage.BlobRow) (kind storage.FindingKind, detail string, err error) {
-	file, size, err := v.s.blobs.Open(v.ctx, row.Key, row.Path)
-	switch {
-	case v.ctx.Err() != nil:
-		return "", "", v.ctx.Err()
-	case errors.Is(err, storage.ErrNotFound):
-		return storage.FindingMissing, "the file is not there; store the same bytes again to heal it, or restore it", nil
-	case err != nil:
-		return storage.FindingUnreadable, err.Error(), nil
-	}
-	defer func() { err = errors.Join(err, file.Close()) }()
-	if size != row.Size {
-		return storage.FindingSize, fmt.Sprintf("the file has %d bytes, its row says %d; store the same bytes again to heal it, or restore it", size, row.Size), nil
-	}
-	if v.opts.SkipContent {
-		return "", "", nil
-	}
-	sum := crc32.New(castagnoli)
-	buf := newBuffer(0)
-	defer freeBuffer(buf)
-	_, err = io.CopyBuffer(sum, struct{ io.Reader }{contextReader{v.ctx, file}}, *buf)
-	switch {
-	case v.ctx.Err() != nil:
-		return "", "", v.ctx.Err()
-	case err != nil:
-		return storage.FindingUnreadable, storage.Classify(err).Error(), nil
-	case sum.Sum32() != row.CRC:
-		return storage.FindingChecksum, fmt.Sprintf("CRC-32C %08x, its row says %08x; restore the file from a backup, or move the damaged file away and store the same bytes again", sum.Sum32(), row.CRC), nil
-	}
-	return "", "", nil
-}
-
-// contextReader ends a read with its context.
-type contextReader struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (c contextReader) Read(p []byte) (int, error) {
-	if err := c.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return c.r.Read(p)
-}
-
-// checkSidecar compares a sidecar with the rows it mirrors.
-func (v *verification) checkSidecar(row *storage.BlobRow) error {
-	detail, err := v.sidecarFault(row)
-	if err != nil || detail == "" {
-		return err
-	}
-	f := storage.Finding{Kind: storage.FindingSidecar, Path: row.Path + ".meta", Blob: row.Key.String(), Detail: detail}
-	v.doubt(f, func() (bool, error) { return v.stillSidecarFault(row) })
-	return nil
-}
-
-// stillSidecarFault looks at sidecar, rows and debt, in this order. It holds the
-// lock under which lines are written, so that what the sidecar lacks stays in
-// the debt meanwhile.
-func (v *verification) stillSidecarFault(row *storage.BlobRow) (bool, error) {
-	unlock, err := v.s.keys.lock(v.ctx, row.Key)
-	if err != nil {
-		return false, err
-	}
-	defer unlock()
-	now, err := v.s.index.Blob(v.ctx, row.Key)
-	if errors.Is(err, storage.ErrNotFound) || err == nil && now.Path != row.Path {
-		return false, nil
-	} else if err != nil {
-		return false, err
-	}
-	if detail, err := v.sidecarFault(&now); err != nil || detail == "" {
-		return false, err
-	}
-	debt, err := v.s.index.Debt(v.ctx)
-	if err != nil {
-		return false, err
-	}
-	for i := range debt.Mirrors {
-		if debt.Mirrors[i].Blob == row.Key {
-			return false, nil // lines that are still owed are no fault of the sidecar
-		}
-	}
-	return v.s.stands(v.ctx, row)
-}
-
-// sidecarFault is what is wrong with a sidecar: it must tell of the blob, and
-// of as many live references as the refcount says, all of which are rows.
-func (v *verification) sidecarFault(row *storage.BlobRow) (string, error) {
-	sidecar, err := v.s.blobs.ReadSidecar(v.ctx, row.Path)
-	switch {
-	case v.ctx.Err() != nil:
-		return "", v.ctx.Err()
-	case errors.Is(err, storage.ErrNotFound):
-		return "the sidecar is not there", nil
-	case err != nil:
-		return err.Error(), nil
-	case sidecar.Blob.Key != row.Key:
-		return fmt.Sprintf("the sidecar tells of blob %q, its row is %s", sidecar.Blob.Key, row.Key), nil
-	case sidecar.Blob.Size != row.Size || sidecar.Blob.CRC != row.CRC:
-		return fmt.Sprintf("the sidecar says %d bytes of CRC-32C %08x, its row %d and %08x", sidecar.Blob.Size, sidecar.Blob.CRC, row.Size, row.CRC), nil
-	}
-	live := sidecar.Live()
-	for u := range live {
-		id, err := storage.ParseID(row.NameHash() + "-" + u.String())
-		if err != nil {
-			return "", err
-		}
-		ref, _, err := v.s.index.Ref(v.ctx, id)
-		switch {
-		case errors.Is(err, storage.ErrNotFound), err == nil && ref.Blob != row.Key:
-			return fmt.Sprintf("the sidecar has reference %s, the index does not", id), nil
-		case err != nil:
-			return "", err
-		}
-	}
-	if int64(len(live)) != row.Refs {
-		return fmt.Sprintf("the sidecar has %d live references (%d lines cannot be read), the row's refcount is %d", len(live), sidecar.Damaged, row.Refs), nil
-	}
-	return "", nil
-}
-
-// files looks for files that no row names.
-func (v *verification) files() error {
-	for file, err := range v.s.blobs.Files(v.ctx) {
-		if err != nil {
-			return err
-		}
-		if !file.Ours {
-			f := storage.Finding{Kind: storage.FindingForeignFile, Severity: storage.SeverityNotice, Path: file.Path,
-				Detail: "not a file of this store; it is left alone"}
-			if err := v.report(f); err != nil {
-				return err
-			}
-			continue
-		}
-		named, err := v.named(&file)
-		if err != nil {
-			return err
-		}
-		if !named {
-			f := storage.Finding{Kind: storage.FindingOrphan, Path: file.Path, Detail: "no row of the index names this file"}
-			v.doubt(f, func() (bool, error) { return v.stillOrphan(&file) })
-		}
-	}
-	return nil
-}
-
-// named says whether a row names a file. The row is found by the file's name:
-// the key of a blob of its own is the UUID, that of a shared one begins with
-// the hash.
-func (v *verification) named(file *storage.TreeFile) (bool, error) {
-	row, err := v.s.index.Blob(v.ctx, storage.UUIDKey(file.ID.UUID))
-	if err == nil {
-		return row.Path == file.Blob, nil
-	} else if !errors.Is(err, storage.ErrNotFound) {
-		return false, err
-	}
-	var low storage.Digest
-	copy(low[:], file.ID.Hash[:])
-	prefix := string(storage.DigestKey(low)[:1+len(file.ID.Hash)])
-	// Just before the first key with that prefix.
-	for after := storage.BlobKey(prefix); ; {
-		page, err := v.s.index.Blobs(v.ctx, after, 8)
-		if err != nil {
-			return false, err
-		}
-		for i := range page {
-			after = page[i].Key
-			if string(after[:len(prefix)]) != prefix {
-				return false, nil
-			}
-			if page[i].Path == file.Blob {
-				return true, nil
-			}
-		}
-		if len(page) == 0 {
-			return false, nil
-		}
-	}
-}
-
-// stillOrphan looks at rows, debt and tree, in this order: a row that goes leaves
-// an unlink behind, and an unlink goes after its file.
-func (v *verification) stillOrphan(file *storage.TreeFile) (bool, error) {
-	named, err := v.named(file)
-	if err != nil || named {
-		return false, err
-	}
-	debt, err := v.s.index.Debt(v.ctx)
-	if err != nil {
-		return false, err
-	}
-	if slices.Contains(debt.Unlinks, storage.Unlink{Path: file.Blob}) {
-		return false, nil // reported as an unlink
-	}
-	_, err = v.s.blobs.Size(v.ctx, file.Path)
-	return !errors.Is(err, storage.ErrNotFound), nil
-}
-
-// staging looks for files that no call under way needs.
-func (v *verification) staging() error {
-	staged, err := v.s.blobs.Staged(v.ctx)
-	if err != nil {
-		return err
-	}
-	for _, file := range staged {
-		if file.InUse {
-			continue
-		}
-		if file.Key == "" && !file.Spool {
-			f := storage.Finding{Kind: storage.FindingForeignFile, Severity: storage.SeverityNotice, Path: file.Path,
-				Detail: "a file in staging that is not of this store; it is left alone"}
-			if err := v.report(f); err != nil {
-				return err
-			}
-			continue
-		}
-		f := storage.Finding{Kind: storage.FindingStaging, Path: file.Path, Blob: file.Key.String(),
-			Detail: "a leftover in staging; the next opening of the store deals with it"}
-		if err := v.report(f); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// unlinks looks for files of deleted blobs that should be gone.
-func (v *verification) unlinks() error {
-	debt, err := v.s.index.Debt(v.ctx)
-	if err != nil {
-		return err
-	}
-	for _, u := range debt.Unlinks {
-		f := storage.Finding{Kind: storage.FindingUnlink, Path: u.Path,
-			Detail: "deleted, and the file is still there; see the log for why it cannot be removed"}
-		v.doubt(f, func() (bool, error) { return v.stillThere(u.Path) })
-	}
-	return nil
-}
-
-// removalTime is how long a deletion may take from its commit to the end of its
-// files, and removalPause how often to look. One that has failed is not waited
-// for.
-const (
-	removalTime  = 10 * time.Second
-	removalPause = 10 * time.Millisecond
-)
-
-// stillThere says whether a deletion has left a blob or its sidecar behind.
-func (v *verification) stillThere(path string) (bool, error) {
-	deadline := time.Now().Add(removalTime)
-	for {
-		_, blob := v.s.blobs.Size(v.ctx, path)
-		_, sidecar := v.s.blobs.Size(v.ctx, path+".meta")
-		switch {
-		case v.ctx.Err() != nil:
-			return false, v.ctx.Err()
-		case errors.Is(blob, storage.ErrNotFound) && errors.Is(sidecar, storage.ErrNotFound):
-			return false, nil
-		case v.s.ledger.owesFile(path), time.Now().After(deadline):
-			return true, nil
-		}
-		select {
-		case <-v.ctx.Done():
-		case <-time.After(removalPause):
-		}
-	}
+	v.opts.Progress(p)
 }

@@ -60,6 +60,10 @@ var (
 	ErrInvalidConfig error = &sentinel{"invalid configuration", nil}
 )
 
+// ErrRefused: a repair that might destroy what is good, because the index or the
+// look at the tree cannot be relied upon, or because it would touch too much.
+var ErrRefused error = &sentinel{"refused for safety", nil}
+
 // What opening a store, or using a closed one, can run into.
 var (
 	// ErrLocked: another process has the store open.
@@ -88,6 +92,7 @@ var classes = [...]struct {
 	{ErrClosed, "closed"},
 	{ErrLocked, "locked"},
 	{ErrNoStore, "no_store"},
+	{ErrRefused, "refused"},
 	{ErrVersion, "version"},
 	{ErrInDoubt, "in_doubt"},
 	{ErrCorrupted, "corrupted"},

@@ -35,6 +35,7 @@ var sentinels = map[error]string{
 	storage.ErrClosed:        "store is closed",
 	storage.ErrVersion:       "unknown format version",
 	storage.ErrNoStore:       "no store here",
+	storage.ErrRefused:       "refused for safety",
 }
 
 func TestSentinels(t *testing.T) {

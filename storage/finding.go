@@ -19,6 +19,7 @@ const (
 	FindingJournal     FindingKind = "journal"        // damage in a journal, such as that of the holds
 	FindingForeignFile FindingKind = "foreign_file"   // a file that mediabolt did not make; a notice
 	FindingAdopted     FindingKind = "adopted"        // a blob that only its file told of, by a rebuild; a notice
+	FindingLitter      FindingKind = "litter"         // what a system leaves in directories, such as .DS_Store; a notice
 )
 
 // Severity of a Finding.

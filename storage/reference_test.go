@@ -3,6 +3,7 @@ package storage_test
 import (
 	"bytes"
 	"encoding/binary"
+	"encoding/hex"
 	"encoding/json"
 	"math/rand/v2"
 	"slices"
@@ -161,22 +162,27 @@ func TestBlobKey(t *testing.T) {
 		var u storage.UUID
 		randomBytes(seed, d[:])
 		randomBytes(seed, u[:])
-		for _, key := range []storage.BlobKey{storage.DigestKey(d), storage.UUIDKey(u)} {
+		for _, key := range []storage.BlobKey{storage.DigestKey(d), storage.UUIDKey(u), storage.ScopedKey(d, storage.Scope(u))} {
 			require.True(t, key.Valid())
 			parsed, err := storage.ParseBlobKey(key.String())
 			require.NoError(t, err)
 			require.Equal(t, key, parsed)
 		}
+		require.True(t, storage.DigestKey(d).Shared())
+		require.True(t, storage.ScopedKey(d, storage.Scope(u)).Shared())
+		require.False(t, storage.UUIDKey(u).Shared())
 		got, ok := storage.DigestKey(d).Digest()
 		require.True(t, ok)
 		require.Equal(t, d, got)
-		_, ok = storage.UUIDKey(u).Digest()
-		require.False(t, ok)
+		for _, key := range []storage.BlobKey{storage.UUIDKey(u), storage.ScopedKey(d, storage.Scope(u))} {
+			_, ok = key.Digest()
+			require.False(t, ok)
+		}
 	}
 	require.Empty(t, storage.BlobKey("").String())
 	for _, s := range []string{
 		"", "d", "u", "x" + strings.Repeat("0", 64), "d" + strings.Repeat("0", 63), "d" + strings.Repeat("0", 66),
-		"u" + strings.Repeat("0", 30), "u" + strings.Repeat("0", 64), "d" + strings.Repeat("A", 64), "D" + strings.Repeat("0", 64),
+		"s" + strings.Repeat("0", 64), "s" + strings.Repeat("0", 98), "u" + strings.Repeat("0", 30), "u" + strings.Repeat("0", 64), "d" + strings.Repeat("A", 64), "D" + strings.Repeat("0", 64),
 		"../" + strings.Repeat("0", 62), "d" + strings.Repeat("g", 64), strings.Repeat("d", 1<<16), "é" + strings.Repeat("0", 64),
 	} {
 		key, err := storage.ParseBlobKey(s)
@@ -190,10 +196,26 @@ func TestBlobKey(t *testing.T) {
 	}
 }
 
+// The scopes of IDs are part of the format, and no two IDs, of whatever kinds, have
+// one in common.
+func TestScopeOf(t *testing.T) {
+	scope := storage.ScopeOf(storage.UserIDs, "u1")
+	require.Equal(t, "433f5a031e86909a46b5e2bac60e2452", hex.EncodeToString(scope[:])) // printf 'user\0u1' | sha256sum | cut -c -32
+	seen := map[storage.Scope]string{}
+	for _, kind := range []storage.IDKind{storage.ConversationIDs, storage.SessionIDs, storage.RunIDs, storage.UserIDs} {
+		for _, id := range []string{"u1", "u2", "1", "\x00u1", "user", "ü"} {
+			scope := storage.ScopeOf(kind, id)
+			require.Empty(t, seen[scope], "%d %q", kind, id)
+			seen[scope] = id
+		}
+	}
+}
+
 func FuzzParseBlobKey(f *testing.F) {
 	f.Add("d" + strings.Repeat("0", 64))
 	f.Add("u" + strings.Repeat("f", 32))
 	f.Add("u" + strings.Repeat("F", 32))
+	f.Add("s" + strings.Repeat("7", 96))
 	f.Add("")
 	f.Fuzz(func(t *testing.T, s string) {
 		key, err := storage.ParseBlobKey(s)
@@ -282,6 +304,9 @@ func TestListedDigest(t *testing.T) {
 	require.Equal(t, digest, own.ListedDigest(founder))
 	own.Digest = storage.Digest{}
 	require.Zero(t, own.ListedDigest(founder), "it is not known")
+	scoped := storage.BlobRow{Key: storage.ScopedKey(digest, storage.Scope{1}), Digest: digest, Path: path}
+	require.Equal(t, digest, scoped.ListedDigest(founder), "the digest alone does not lead to the blob")
+	require.Equal(t, digest, scoped.ListedDigest(joined))
 	got, ok := shared.Founder()
 	require.True(t, ok)
 	require.Equal(t, founder, got)

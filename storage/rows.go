@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"path"
@@ -11,22 +12,45 @@ import (
 // BlobKey identifies a blob in an index and in staging. It holds raw bytes: a
 // kind byte, then what identifies blobs of that kind.
 //
-//	'd' digest (32)   a deduplicated blob
-//	'u' UUID (16)     a blob of its own, stored without dedup
+//	'd' digest (32)              a deduplicated blob
+//	's' digest (32), scope (16)  a blob that is deduplicated within a scope
+//	'u' UUID (16)                a blob of its own, stored without dedup
+//
+// The digest comes first, for the name of a blob's file tells how it begins: so
+// the row of a file is found among the few whose digests begin alike.
 type BlobKey string
 
 const (
 	keyDigest = 'd'
+	keyScoped = 's'
 	keyUUID   = 'u'
 )
 
 // DigestKey is the key of a deduplicated blob.
 func DigestKey(d Digest) BlobKey { return BlobKey(keyDigest) + BlobKey(d[:]) }
 
+// ScopedKey is the key of a blob that is deduplicated within a scope.
+func ScopedKey(d Digest, s Scope) BlobKey { return BlobKey(keyScoped) + BlobKey(d[:]) + BlobKey(s[:]) }
+
 // UUIDKey is the key of a blob that is not deduplicated.
 func UUIDKey(u UUID) BlobKey { return BlobKey(keyUUID) + BlobKey(u[:]) }
 
-// Digest is the digest that a deduplicated blob's key holds.
+// Scope stands for one user or session, among whose references alone content is
+// shared. It does not hide the ID from who can guess it.
+type Scope [16]byte
+
+// ScopeOf is the scope of an ID: the beginning of the SHA-256 of the name of its
+// kind, a NUL, and the ID.
+func ScopeOf(kind IDKind, id string) Scope {
+	sum := sha256.Sum256([]byte(scopeNames[kind] + "\x00" + id))
+	return Scope(sum[:16])
+}
+
+// scopeNames are part of the format.
+var scopeNames = [...]string{ConversationIDs: "conversation", SessionIDs: "session", RunIDs: "run", UserIDs: "user"}
+
+// Digest is the digest that a deduplicated blob's key holds and that leads to the
+// blob by itself; that of a scope's does not.
 func (k BlobKey) Digest() (Digest, bool) {
 	var d Digest
 	if len(k) != 1+len(d) || k[0] != keyDigest {
@@ -35,6 +59,9 @@ func (k BlobKey) Digest() (Digest, bool) {
 	copy(d[:], k[1:])
 	return d, true
 }
+
+// Shared says whether several references may have the blob.
+func (k BlobKey) Shared() bool { return k != "" && k[0] != keyUUID }
 
 // UUID is the UUID that is the key of a blob of its own.
 func (k BlobKey) UUID() (UUID, bool) {
@@ -48,7 +75,7 @@ func (k BlobKey) UUID() (UUID, bool) {
 
 // Valid says whether the key has one of the forms above.
 func (k BlobKey) Valid() bool {
-	return len(k) == 33 && k[0] == keyDigest || len(k) == 17 && k[0] == keyUUID
+	return len(k) == 33 && k[0] == keyDigest || len(k) == 49 && k[0] == keyScoped || len(k) == 17 && k[0] == keyUUID
 }
 
 // String is the kind byte and the rest in hexadecimal, safe as a file name.

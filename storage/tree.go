@@ -71,11 +71,19 @@ type StagedFile struct {
 	InUse bool  // by a call under way, or published since the last checkpoint
 }
 
-// TreeFile is a file in the tree.
+// TreeFile is a file in the tree, or a whole directory of a system's.
 type TreeFile struct {
 	Path    string // relative to the base directory
 	Ours    bool   // the name is one that a blob or a sidecar has
 	Sidecar bool
 	Blob    string // path of the blob, of a sidecar as well
 	ID      ID     // of the reference that brought the blob
+	Litter  string // path of the system's file or directory that it is, or is in; empty: none
+}
+
+// AsideFile is what a batch of the quarantine has of a file.
+type AsideFile struct {
+	There  bool
+	Size   int64 // bytes; zero of what is no regular file
+	InTree bool  // it has its name in the tree too
 }

@@ -143,8 +143,9 @@ func (c *Client) harm(ctx context.Context, dir, ref string, content Content, siz
 
 // metadata is what the store is told of a reference.
 func metadata(n uint64, p Place) storage.MediaMetadata {
-	return storage.MediaMetadata{
-		SessionID: p.Session, ConversationID: p.Conversation, RunID: p.Run,
-		Labels: map[string]string{labelOp: strconv.FormatUint(n, 10)},
+	labels := map[string]string{labelOp: strconv.FormatUint(n, 10)}
+	if p.Origin != "" {
+		labels[engine.AdoptedFrom] = p.Origin
 	}
+	return storage.MediaMetadata{SessionID: p.Session, ConversationID: p.Conversation, RunID: p.Run, Labels: labels}
 }

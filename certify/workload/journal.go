@@ -28,6 +28,8 @@ const (
 	// KindErase is the erasure of a session, whose references are deletions of their own.
 	KindErase      Kind = "erase"
 	KindReorganize Kind = "reorganize"
+	// KindAdopt begins, syncs or ends an adoption. What is adopted is a store.
+	KindAdopt Kind = "adopt"
 	// KindRefused is a deletion of what is held. It is acknowledged where it is
 	// refused for that.
 	KindRefused Kind = "refused"
@@ -53,6 +55,7 @@ type Place struct {
 	Session      string `json:"session,omitempty"`
 	Conversation string `json:"conversation,omitempty"`
 	Run          string `json:"run,omitempty"`
+	Origin       string `json:"origin,omitempty"` // of what is adopted
 }
 
 // Held is a hold as a workload tells it from others.

@@ -87,6 +87,7 @@ func Judge(ctx context.Context, target Target, journal *Journal) (*Verdict, erro
 	j.finishErasures(ctx, f)
 	j.compare(ctx, f)
 	j.compareHolds(ctx, f)
+	j.compareOrigins(ctx, f)
 	j.tree("after the opening")
 	j.verify(ctx, f)
 	j.verdict.closed[0] = j.now()
@@ -370,7 +371,7 @@ func (j *Journal) Settle(v *Verdict) {
 			if v.holds[op.Hold] == (op.Kind == KindHold) {
 				outcome = OutcomeAcknowledged
 			}
-		case op.Kind == KindHarm, op.Kind == KindRefused, op.Kind == KindReorganize:
+		case op.Kind == KindHarm, op.Kind == KindRefused, op.Kind == KindReorganize, op.Kind == KindAdopt:
 			outcome = OutcomeAcknowledged
 		}
 		j.end(op.Number, ref, outcome, nil, v.seen)

@@ -23,7 +23,8 @@ import (
 // that has a protocol of its own: it is created, gets new blobs, equal ones one
 // after the other and at once, long streams; references are deleted, also the
 // last of a blob, and twice; files vanish or are cut and are healed; holds begin
-// and end, and deletions are refused for them; a session is erased; it is closed and opened again, with and without deduplication and in every
+// and end, and deletions are refused for them; a session is erased; content is
+// adopted; it is closed and opened again, with and without deduplication and in every
 // organization. The seed decides about contents and the order of the mixed
 // part.
 //
@@ -35,6 +36,7 @@ func Run(ctx context.Context, target Target, seed uint64, journal *Journal) erro
 	s.session(ctx, engine.FileStoreConfig{EnableDeduplication: true}, s.heal)
 	s.session(ctx, engine.FileStoreConfig{EnableDeduplication: true}, s.hold)
 	s.session(ctx, engine.FileStoreConfig{EnableDeduplication: true}, s.erase)
+	s.session(ctx, engine.FileStoreConfig{EnableDeduplication: true}, func(ctx context.Context) { s.adopt(ctx, true) })
 	s.session(ctx, engine.FileStoreConfig{Organization: storage.OrganizationByRun}, s.single)
 	s.session(ctx, engine.FileStoreConfig{Organization: storage.OrganizationFlat, EnableDeduplication: true, NoSyncFS: true}, s.mixed)
 	s.session(ctx, engine.FileStoreConfig{Organization: storage.OrganizationByConversation, EnableDeduplication: true}, s.mixed)

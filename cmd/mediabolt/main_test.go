@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -45,6 +46,8 @@ func liar() {
 //	lock DIR, unlock DIR          opens a store in the test's own process, closes it
 //	flip FILE                     changes one bit in the middle of FILE
 //	zero FILE                     overwrites the first 16 KiB of FILE with zeros
+//	doctor ARG…                   runs 'mediabolt doctor', which may find no problem but with the filesystem
+//	stopadopt DIR SOURCE          makes SOURCE, adopts it into DIR, and interrupts that
 //	interrupt DIR                 stores an endless stream into DIR and interrupts that
 func TestScripts(t *testing.T) {
 	media, err := filepath.Abs(filepath.Join("..", "..", "testdata", "media"))
@@ -60,7 +63,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": exits, "json": checkField, "field": setField, "lines": countLines,
-			"lock": lock, "unlock": unlock, "flip": flip, "zero": zero, "interrupt": interrupt,
+			"lock": lock, "unlock": unlock, "flip": flip, "zero": zero, "interrupt": interrupt, "doctor": runDoctor, "stopadopt": stopAdopt,
 		},
 	})
 }
@@ -178,6 +181,49 @@ func zero(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	clear(data[:16<<10])
 	ts.Check(os.WriteFile(path, data, 0o600))
+}
+
+// stopAdopt interrupts an adoption once it has printed the first of many files.
+func stopAdopt(ts *testscript.TestScript, neg bool, args []string) {
+	wantArgs(ts, neg, args, 2)
+	dir, source := ts.MkAbs(args[0]), ts.MkAbs(args[1])
+	const files = 3000
+	ts.Check(os.Mkdir(source, 0o700))
+	for i := range files {
+		ts.Check(os.WriteFile(filepath.Join(source, fmt.Sprint(i)), fmt.Append(nil, i), 0o600))
+	}
+	cmd := exec.Command("mediabolt", "--store", dir, "adopt", "--json", source)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.StdoutPipe()
+	ts.Check(err)
+	ts.Check(cmd.Start())
+	lines := bufio.NewScanner(out)
+	printed := 0
+	for lines.Scan() {
+		if printed++; printed == 1 {
+			ts.Check(cmd.Process.Signal(os.Interrupt))
+		}
+	}
+	ts.Check(lines.Err())
+	if code := exitCode(ts, cmd.Wait()); code != exitFailure || printed >= files || !strings.Contains(stderr.String(), "the same command goes on") {
+		ts.Fatalf("exit code %d after %d files: %s", code, printed, &stderr)
+	}
+}
+
+// runDoctor is for directories of tests, which may be in memory.
+func runDoctor(ts *testscript.TestScript, neg bool, args []string) {
+	wantArgs(ts, neg, args, 0)
+	err := ts.Exec("mediabolt", append([]string{"doctor"}, args...)...)
+	code := exitCode(ts, err)
+	if code != exitOK && code != exitDamage {
+		ts.Fatalf("exit code %d", code)
+	}
+	for line := range strings.Lines(ts.ReadFile("stdout")) {
+		if strings.Contains(line, "PROBLEM") && !strings.HasPrefix(line, "  filesystem ") {
+			ts.Fatalf("a problem: %s", line)
+		}
+	}
 }
 
 // interrupt waits until the stream is partly on disk, then sends the signal

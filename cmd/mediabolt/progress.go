@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"time"
 
+	"github.com/dustin/go-humanize"
 	"github.com/schollz/progressbar/v3"
 	"golang.org/x/term"
 )
@@ -13,21 +15,29 @@ import (
 // progressDelay is how long work may take before it shows how it goes.
 const progressDelay = time.Second
 
+// plainPause is between two lines that say how far work is where there is no
+// terminal.
+const plainPause = 10 * time.Second
+
 // progress shows on a terminal how far work that takes long has come.
 type progress struct {
+	app     *app
+	plainly bool // say it in lines where there is no terminal
+	said    time.Time
 	w       *os.File
 	on      bool
 	what    string
 	inBytes bool
 	total   int64 // negative: not known
 	done    int64
+	first   int64 // done before it began
 	begun   time.Time
 	bar     *progressbar.ProgressBar // nil until the delay is over
 }
 
 func (a *app) newProgress(what string, total int64, inBytes bool) *progress {
 	return &progress{
-		w: a.stderr, on: term.IsTerminal(int(a.stderr.Fd())), what: what, inBytes: inBytes, total: total, begun: time.Now(),
+		app: a, said: time.Now(), w: a.stderr, on: term.IsTerminal(int(a.stderr.Fd())), what: what, inBytes: inBytes, total: total, begun: time.Now(),
 	}
 }
 
@@ -36,6 +46,10 @@ func (p *progress) add(n int64) { p.set(p.done+n, p.total) }
 // set says how much is done of how much.
 func (p *progress) set(done, total int64) {
 	p.done, p.total = done, total
+	if !p.on && p.plainly && time.Since(p.said) >= plainPause {
+		p.said = time.Now()
+		p.app.note("%s", p.line())
+	}
 	if !p.on || time.Since(p.begun) < progressDelay {
 		return
 	}
@@ -50,6 +64,22 @@ func (p *progress) set(done, total int64) {
 		p.bar.ChangeMax64(max(total, 1))
 	}
 	_ = p.bar.Set64(done) // only decorates
+}
+
+// line says in words how far the work is, how fast, and how long it will take.
+func (p *progress) line() string {
+	amount := func(n int64) string { return humanize.Comma(n) }
+	if p.inBytes {
+		amount = humanBytes
+	}
+	took := time.Since(p.begun).Seconds()
+	rate := float64(p.done-p.first) / max(took, 1e-3)
+	line := fmt.Sprintf("%s: %s of %s, %s/s", p.what, amount(p.done), amount(p.total), amount(int64(rate)))
+	if rate > 0 && p.total >= p.done {
+		left := time.Duration(float64(p.total-p.done) / rate * float64(time.Second))
+		line += ", " + left.Round(time.Second).String() + " left"
+	}
+	return line
 }
 
 // describe says what is being done.

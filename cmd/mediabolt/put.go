@@ -8,6 +8,7 @@ import (
 	"mime"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -27,6 +28,8 @@ type put struct {
 	dedup        bool
 	wrapPCM      bool
 	organization string
+	scope        string
+	limits       limitFlags
 	labels       []string
 	info         storage.MediaInfo
 	metadata     storage.MediaMetadata
@@ -50,6 +53,14 @@ Each file gets the label file_name, which 'mediabolt get' and 'mediabolt ls' use
 unless you give that label yourself. Type and MIME type are found from the bytes
 unless given.
 
+With --dedup-scope, equal bytes are kept once within each user or session only, and
+what is stored for one tells nothing of what others have; without --user, or
+--session, each file is then a copy of its own. It holds for what this command
+stores: say it each time.
+
+--quota, --user-quota, --session-quota and --min-free refuse what would pass them,
+before a byte of it is written. They too hold for this command alone.
+
 With --wrap-pcm, raw PCM is stored as WAV files, which play everywhere. Its --mime is
 audio/pcm (little-endian), or audio/L8, audio/L16 or audio/L24 (big-endian), with
 parameters rate, bits, channels and endianness where it is not of 24000 Hz, 16 bits
@@ -64,6 +75,9 @@ and one channel. The label converted_from keeps that type.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if cmd.Flags().Changed("dedup") && cmd.Flags().Changed("no-dedup") {
 				return usagef("--dedup and --no-dedup exclude each other")
+			}
+			if cmd.Flags().Changed("dedup-scope") && (p.noDedup || !p.dedup) {
+				return usagef("--dedup-scope and --no-dedup exclude each other")
 			}
 			return p.run(cmd.Context(), args)
 		},
@@ -82,11 +96,15 @@ and one channel. The label converted_from keeps that type.`,
 	flags.StringArrayVar(&p.labels, "label", nil, "label `KEY=VALUE`; may be given again")
 	flags.BoolVar(&p.dedup, "dedup", true, "keep equal bytes once")
 	flags.BoolVar(&p.noDedup, "no-dedup", false, "keep a copy of its own for each file")
+	flags.StringVar(&p.scope, "dedup-scope", string(engine.ScopeGlobal), "`SCOPE` within which equal bytes are kept once: global, per-user or per-session")
 	flags.BoolVar(&p.wrapPCM, "wrap-pcm", false, "store raw PCM, of the type that --mime gives, as WAV")
 	flags.StringVar(&p.organization, "organization", "", "`MODE` of the directories of new files: flat, by-conversation, by-session (default) or by-run")
-	complete := cobra.FixedCompletions(modeNames(), cobra.ShellCompDirectiveNoFileComp)
-	if err := cmd.RegisterFlagCompletionFunc("organization", complete); err != nil {
-		panic(err) // the flag is the one above
+	p.limits.addTo(cmd)
+	for flag, choices := range map[string][]string{"organization": modeNames(), "dedup-scope": scopeNames()} {
+		complete := cobra.FixedCompletions(choices, cobra.ShellCompDirectiveNoFileComp)
+		if err := cmd.RegisterFlagCompletionFunc(flag, complete); err != nil {
+			panic(err) // the flags are those above
+		}
 	}
 	return cmd
 }
@@ -110,7 +128,10 @@ func (p *put) run(ctx context.Context, args []string) error {
 	}
 	config := engine.FileStoreConfig{
 		EnableDeduplication: p.dedup && !p.noDedup,
+		DedupScope:          engine.DedupScope(p.scope),
 		WrapPCM:             p.wrapPCM,
+		Quota:               p.limits.quota,
+		MinFreeBytes:        p.limits.minFree,
 		Organization:        storage.OrganizationMode(p.organization),
 	}
 	fresh := !isStore(dir)
@@ -145,6 +166,9 @@ func (p *put) check() error {
 			return usagef("--organization %q: want one of %s", p.organization, strings.Join(modeNames(), ", "))
 		}
 	}
+	if !slices.Contains(scopeNames(), p.scope) {
+		return usagef("--dedup-scope %q: want one of %s", p.scope, strings.Join(scopeNames(), ", "))
+	}
 	if p.info.MimeType != "" {
 		if _, _, err := mime.ParseMediaType(p.info.MimeType); err != nil {
 			return usagef("--mime %q: %v", p.info.MimeType, err)
@@ -154,6 +178,9 @@ func (p *put) check() error {
 		if err := p.checkPCM(); err != nil {
 			return err
 		}
+	}
+	if err := p.limits.check(); err != nil {
+		return err
 	}
 	if err := p.metadata.Validate(); err != nil {
 		return err
@@ -252,6 +279,14 @@ func modeNames() []string {
 	var names []string
 	for _, mode := range storage.OrganizationModes() {
 		names = append(names, string(mode))
+	}
+	return names
+}
+
+func scopeNames() []string {
+	var names []string
+	for _, scope := range engine.DedupScopes() {
+		names = append(names, string(scope))
 	}
 	return names
 }

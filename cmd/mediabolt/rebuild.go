@@ -76,7 +76,7 @@ func (r *rebuild) run(ctx context.Context) error {
 	}
 	show := r.app.newProgress("rebuilding", -1, false)
 	result, err := engine.Rebuild(ctx, config, engine.RebuildOptions{
-		Deep:     r.deep,
+		Deep: r.deep,
 		Progress: func(p engine.RebuildProgress) {
 			show.describe(fmt.Sprintf("rebuilding, %.0f references/s", p.PerSecond()))
 			show.set(p.References, -1)

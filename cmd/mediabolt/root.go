@@ -77,8 +77,10 @@ Data goes to standard output, everything else to standard error. Exit codes:
 		a.refsCommand(), a.rmCommand())
 	a.add(root, groupMedia, a.holdCommand())
 	a.add(root, groupMedia, a.eraseCommand(), a.erasuresCommand())
+	a.add(root, groupMedia, a.adoptCommand(), a.resolveCommand())
 	a.add(root, groupStore, a.reorganizeCommand())
-	a.add(root, groupStore, a.statsCommand(), a.verifyCommand(), a.certifyCommand())
+	a.add(root, groupStore, a.doctorCommand(), a.indexCommand())
+	a.add(root, groupStore, a.statsCommand(), a.duCommand(), a.verifyCommand(), a.repairCommand(), a.quarantineCommand(), a.certifyCommand())
 	a.add(root, groupStore, a.rebuildCommand())
 	a.add(root, "", a.versionCommand(), a.victimCommand())
 	return root

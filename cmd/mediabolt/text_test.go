@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -45,6 +46,7 @@ func TestOutcomes(t *testing.T) {
 		{storage.ErrNoStore, "no_store", 10},
 		{storage.ErrLocked, "locked", 11},
 		{storage.ErrCorrupted, "corrupted", 12},
+		{fmt.Errorf("%w: %w", storage.ErrRefused, storage.ErrPermission), "refused", 1},
 		{fmt.Errorf("%w: %w", storage.ErrCorrupted, storage.ErrNotFound), "corrupted", 12},
 		{storage.ErrNotFound, "not_found", 13},
 		{storage.ErrInvalidRef, "invalid_id", 1},
@@ -83,4 +85,26 @@ func TestClip(t *testing.T) {
 
 func TestOneLine(t *testing.T) {
 	require.Equal(t, "a; b; c", oneLine("a\n\n\tb\nc\n"))
+}
+
+func TestParseAge(t *testing.T) {
+	for text, want := range map[string]time.Duration{"30d": 30 * 24 * time.Hour, "0d": 0, "36h": 36 * time.Hour, "0s": 0, "90m": 90 * time.Minute} {
+		got, err := parseAge("older-than", text)
+		require.NoError(t, err)
+		require.Equal(t, want, got)
+	}
+	for _, text := range []string{"", "d", "30", "-1d", "-1h", "30days", "1d2h", "999999999999d"} {
+		_, err := parseAge("older-than", text)
+		require.ErrorContains(t, err, "--older-than", "%q", text)
+	}
+}
+
+func TestProgressInWords(t *testing.T) {
+	begun := time.Now().Add(-10 * time.Second)
+	p := &progress{what: "verifying", inBytes: true, first: 1e9, done: 2e9, total: 5e9, begun: begun}
+	require.Regexp(t, `^verifying: 2\.0 GB of 5\.0 GB, (100|99) MB/s, 30s left$`, p.line())
+	p = &progress{what: "verifying", done: 20_000, total: 50_000, begun: begun}
+	require.Regexp(t, `^verifying: 20,000 of 50,000, (2,000|1,999)/s, 15s left$`, p.line())
+	p = &progress{what: "verifying", total: 50_000, begun: begun}
+	require.Equal(t, "verifying: 0 of 50,000, 0/s", p.line())
 }

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
+	"strings"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -14,10 +16,13 @@ import (
 
 // verify is one run of the command verify.
 type verify struct {
-	app   *app
-	quick bool
+	app         *app
+	quick, deep bool
+	rate        string
+	format      string
+	options     engine.VerifyOptions
 
-	blobs           int64 // looked at
+	at              engine.VerifyProgress
 	damage, notices int
 }
 
@@ -31,68 +36,184 @@ sidecar, every refcount against the rows, and look for files that nothing names 
 for leftovers. Nothing is changed, except that opening the store finishes what a
 crash interrupted.
 
+--deep compares the SHA-256 of the bytes as well as their CRC-32C, --quick reads no
+bytes at all. What takes long can be slowed down with --rate, reduced to a sample,
+and interrupted: it then says how to go on.
+
 Prints what it found, then a summary. Any damage makes the exit code 12; notices,
 such as a file that is not of the store, do not. With --json, findings are JSON
 Lines and the last line is the summary, of the kind "summary".`,
 		Example: `  mediabolt verify
   mediabolt verify --quick
+  mediabolt verify --deep --rate 50MB
+  mediabolt verify --deep --sample 10 --seed 7
   mediabolt verify --json | jq -r 'select(.severity == "damage") | .path'`,
 		Args:              none,
 		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE:              func(cmd *cobra.Command, _ []string) error { return v.run(cmd.Context()) },
+		RunE:              func(cmd *cobra.Command, _ []string) error { return v.run(cmd) },
 	}
-	cmd.Flags().BoolVar(&v.quick, "quick", false, "compare sizes but do not read the bytes")
+	flags := cmd.Flags()
+	flags.SortFlags = false
+	flags.BoolVar(&v.quick, "quick", false, "compare sizes but do not read the bytes")
+	flags.BoolVar(&v.deep, "deep", false, "compare the SHA-256 too, where it is known")
+	flags.StringVar(&v.rate, "rate", "", "read at most `BYTES` per second, such as 50MB")
+	flags.Float64Var(&v.options.Sample, "sample", 0, "read the bytes of `PERCENT` of the blobs alone")
+	flags.Uint64Var(&v.options.Seed, "seed", 0, "`N` that chooses the sample: the same one again")
+	flags.IntVar(&v.options.Workers, "workers", 0, "look at `N` blobs at a time (default: the number of processors, 8 at most)")
+	flags.StringVar((*string)(&v.options.Resume), "resume", "", "go on at the `POSITION` that an interrupted verify gave")
+	flags.StringVar(&v.format, "format", "", "`FORMAT`: table (default), or json, which is the same as --json")
+	if err := cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions([]string{formatTable, formatJSON}, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+		panic(err) // the flag is the one above
+	}
 	return cmd
+}
+
+// checkFlags judges the flags before anything is opened.
+func (v *verify) checkFlags(cmd *cobra.Command) (err error) {
+	switch {
+	case v.quick && v.deep:
+		return usagef("--quick and --deep exclude each other")
+	case v.quick:
+		v.options.Depth = engine.DepthQuick
+	case v.deep:
+		v.options.Depth = engine.DepthDeep
+	}
+	if v.rate != "" {
+		if v.options.Rate, err = parseSize("rate", strings.TrimSuffix(v.rate, "/s")); err != nil {
+			return err
+		}
+		if v.options.Rate == 0 {
+			return usagef("--rate 0: want at least one byte per second")
+		}
+	}
+	changed := cmd.Flags().Changed
+	if changed("sample") && !(v.options.Sample > 0 && v.options.Sample <= 100) {
+		return usagef("--sample %v: want a percentage, above 0 and up to 100", v.options.Sample)
+	}
+	if changed("sample") && !changed("seed") && v.options.Resume == "" {
+		v.options.Seed = uint64(rand.Uint32())
+	}
+	if v.options.Workers < 0 {
+		return usagef("--workers %d is negative", v.options.Workers)
+	}
+	return v.app.checkFormat(v.format)
+}
+
+// checkFormat judges a --format of table or json.
+func (a *app) checkFormat(format string) error {
+	switch format {
+	case "":
+	case formatJSON:
+		a.asJSON = true
+	case formatTable:
+		if a.asJSON {
+			return usagef("--json and --format table exclude each other")
+		}
+	default:
+		return usagef("--format %q: want table or json", format)
+	}
+	return nil
 }
 
 // verifySummary is the last line of verify in JSON.
 type verifySummary struct {
 	Kind    string  `json:"kind"` // "summary"
-	OK      bool    `json:"ok"`
-	Blobs   int64   `json:"blobs"` // looked at
+	OK      bool    `json:"ok"`   // came to the end, without damage
+	Blobs   int64   `json:"blobs"`
+	Bytes   int64   `json:"bytes"` // read
 	Damage  int     `json:"damage"`
 	Notices int     `json:"notices"`
 	Quick   bool    `json:"quick"`
+	Deep    bool    `json:"deep"`
+	Sample  float64 `json:"sample"` // percent
+	Seed    uint64  `json:"seed"`
 	Seconds float64 `json:"seconds"`
+	// Position is where --resume goes on, empty unless it was interrupted.
+	Position engine.VerifyPosition `json:"position"`
 }
 
-func (v *verify) run(ctx context.Context) error {
+func (v *verify) run(cmd *cobra.Command) error {
+	if err := v.checkFlags(cmd); err != nil {
+		return err
+	}
+	ctx := cmd.Context()
 	return v.app.withExisting(ctx, func(store *engine.FileStore) error {
 		begun := time.Now()
-		if err := v.check(ctx, store); err != nil {
-			return err
+		failed := v.check(ctx, store)
+		if failed != nil && ctx.Err() == nil {
+			return failed
 		}
-		if err := v.summarise(time.Since(begun)); err != nil {
-			return err
+		if failed == nil || v.app.asJSON {
+			if err := v.summarise(time.Since(begun), failed == nil); err != nil {
+				return err
+			}
+		}
+		if failed != nil {
+			return v.interrupted()
 		}
 		if v.damage > 0 {
 			err := fmt.Errorf("%s of damage: %w", count(v.damage, "finding"), storage.ErrCorrupted)
-			return hinted(err, "the findings above say what was found and what helps")
+			return hinted(err, "the findings above say what was found and what helps; 'mediabolt repair' says what it could do")
 		}
 		return nil
 	})
 }
 
+// interrupted says where the verification ended, and how to go on.
+func (v *verify) interrupted() error {
+	err := &interruptedError{"interrupted after " + count(int(v.at.Blobs), "blob")}
+	if v.at.Position == "" {
+		return hinted(err, "it was too early to go on from here: begin anew")
+	}
+	again := "mediabolt verify --resume " + string(v.at.Position)
+	if v.rate != "" {
+		again += " --rate " + v.rate
+	}
+	if v.options.Workers > 0 {
+		again += fmt.Sprint(" --workers ", v.options.Workers)
+	}
+	return hinted(err, "'"+again+"' goes on")
+}
+
 func (v *verify) check(ctx context.Context, store *engine.FileStore) error {
-	show := v.app.newProgress("verifying", -1, false)
+	show := v.follow()
 	defer show.clear()
-	options := engine.VerifyOptions{SkipContent: v.quick, Progress: func(done, total int64) {
-		v.blobs = done
-		show.set(done, total)
-	}}
-	for finding, err := range store.Verify(ctx, options) {
-		show.clear()
-		switch {
-		case ctx.Err() != nil:
-			return &interruptedError{"interrupted after " + count(int(v.blobs), "blob")}
-		case err != nil:
+	for finding, err := range store.Verify(ctx, v.options) {
+		if err != nil {
 			return err
 		}
+		show.clear()
 		if err := v.print(&finding); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// follow shows how a verification goes.
+func (v *verify) follow() *progress {
+	show := v.app.newProgress("verifying", -1, !v.quick)
+	show.plainly = true
+	v.options.Progress = func(at engine.VerifyProgress) {
+		if v.at.Step == "" {
+			show.first = at.Bytes
+		}
+		v.at = at
+		switch at.Step {
+		case engine.VerifyIndex:
+			show.describe("verifying the index")
+		case engine.VerifyTree:
+			show.describe("looking at the tree, " + count(int(at.Files), "file"))
+		default:
+			show.describe("verifying")
+		}
+		if at.TotalBytes > 0 {
+			show.set(at.Bytes, at.TotalBytes)
+		} else {
+			show.set(at.Blobs, at.TotalBlobs)
+		}
+	}
+	return show
 }
 
 func (v *verify) print(f *storage.Finding) error {
@@ -119,12 +240,18 @@ func (a *app) printFinding(f *storage.Finding) error {
 	return err
 }
 
-func (v *verify) summarise(took time.Duration) error {
+func (v *verify) summarise(took time.Duration, whole bool) error {
+	at := &v.at
 	if v.app.asJSON {
-		return v.app.printJSON(verifySummary{
-			Kind: "summary", OK: v.damage == 0, Blobs: v.blobs, Damage: v.damage, Notices: v.notices,
-			Quick: v.quick, Seconds: took.Round(time.Millisecond).Seconds(),
-		})
+		s := verifySummary{
+			Kind: "summary", OK: v.damage == 0 && whole, Blobs: at.Blobs, Bytes: at.Bytes, Damage: v.damage, Notices: v.notices,
+			Quick: at.Depth == engine.DepthQuick, Deep: at.Depth == engine.DepthDeep, Sample: at.Sample, Seed: at.Seed,
+			Seconds: took.Round(time.Millisecond).Seconds(),
+		}
+		if !whole {
+			s.Position = at.Position
+		}
+		return v.app.printJSON(s)
 	}
 	verdict := "no damage"
 	if v.damage > 0 {
@@ -133,11 +260,14 @@ func (v *verify) summarise(took time.Duration) error {
 	if v.notices > 0 {
 		verdict += ", " + count(v.notices, "notice")
 	}
-	how := ""
-	if v.quick {
+	how := ", " + humanBytes(at.Bytes) + " read"
+	switch {
+	case at.Depth == engine.DepthQuick:
 		how = ", bytes not read"
+	case at.Sample < 100:
+		how += fmt.Sprintf(", a sample of %v %% with seed %d", at.Sample, at.Seed)
 	}
-	_, err := fmt.Fprintf(v.app.stdout, "%s in %s (%s%s)\n", verdict, count(int(v.blobs), "blob"), took.Round(time.Millisecond), how)
+	_, err := fmt.Fprintf(v.app.stdout, "%s in %s (%s%s)\n", verdict, count(int(v.at.Blobs), "blob"), took.Round(time.Millisecond), how)
 	return err
 }
 

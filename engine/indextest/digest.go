@@ -110,6 +110,56 @@ func testDigestPages(f *fixture) {
 	require.Equal(f.t, uuidsOf([]storage.ID{ids[4], ids[5], ids[7]}), uuids(page))
 }
 
+// addScoped adds a reference to the blob of the bytes called name that a scope has.
+func (f *fixture) addScoped(name string, scope storage.Scope) storage.ID {
+	f.t.Helper()
+	add := f.next(name, storage.MediaMetadata{SessionID: "scoped"})
+	add.Ref.Blob = storage.ScopedKey(digestOf(name), scope)
+	add.Blob.Key = add.Ref.Blob
+	_, err := f.x.Add(f.ctx, add)
+	require.NoError(f.t, err)
+	return idOf(add)
+}
+
+// Blobs of the same digest in several scopes, one that everybody shares, and one of
+// its own, know nothing of each other, except that all are in the list of the
+// digest.
+func testScopes(f *fixture) {
+	one, other := storage.Scope{1}, storage.Scope{15: 2}
+	first := f.addScoped("a", one)
+	elsewhere := f.addScoped("a", other)
+	global := f.mustAdd("a", storage.MediaMetadata{})
+	own := f.addOwn("a", true)
+	second := f.addScoped("a", one)
+	f.requireDigest("a", first, elsewhere, global, own, second)
+	counts := func(want map[storage.BlobKey]int64) {
+		f.t.Helper()
+		got := map[storage.BlobKey]int64{}
+		page, err := f.x.Blobs(f.ctx, "", 10)
+		require.NoError(f.t, err)
+		for _, blob := range page {
+			got[blob.Key] = blob.Refs
+			require.Equal(f.t, digestOf("a"), blob.Digest)
+		}
+		require.Equal(f.t, want, got)
+	}
+	keyOne, keyOther := storage.ScopedKey(digestOf("a"), one), storage.ScopedKey(digestOf("a"), other)
+	counts(map[storage.BlobKey]int64{keyOne: 2, keyOther: 1, keyOf("a"): 1, storage.UUIDKey(own.UUID): 1})
+	f.reopen()
+	f.requireDigest("a", first, elsewhere, global, own, second)
+
+	require.False(f.t, f.mustRemove(first).Last)
+	f.requireDigest("a", elsewhere, global, own, second)
+	require.True(f.t, f.mustRemove(elsewhere).Last)
+	require.True(f.t, f.mustRemove(global).Last)
+	f.requireDigest("a", own, second)
+	counts(map[storage.BlobKey]int64{keyOne: 1, storage.UUIDKey(own.UUID): 1})
+	require.True(f.t, f.mustRemove(second).Last)
+	f.requireDigest("a", own)
+	again := f.addScoped("a", other)
+	f.requireDigest("a", own, again)
+}
+
 // Every ID that a live reference has is told once, however many do.
 func testIDs(f *fixture) {
 	hostile := hostileIDs()

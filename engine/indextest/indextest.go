@@ -52,6 +52,7 @@ func Run(t *testing.T, open func(t *testing.T, dir string) engine.Index) {
 		{"combined filters", testCombinedFilters},
 		{"lists by digest", testDigestLists},
 		{"a list by digest in pages", testDigestPages},
+		{"blobs of scopes", testScopes},
 		{"IDs", testIDs},
 		{"IDs of many references", testIDsOfMany},
 		{"pages of blobs", testBlobPages},

@@ -31,6 +31,7 @@ type Collector struct {
 	deleted                              prometheus.Counter
 	healed                               prometheus.Counter
 	damages                              *prometheus.CounterVec // by kind
+	refusals                             *prometheus.CounterVec // by limit
 	failures                             *prometheus.CounterVec // by operation and class
 	groupOperations, groupBytes          prometheus.Counter
 	groupSync                            prometheus.Counter
@@ -74,6 +75,7 @@ func NewCollector() *Collector {
 		deleted:         counter("deleted_total", "References that were deleted."),
 		healed:          counter("healed_total", "Blobs whose file was missing or cut short and came back."),
 		damages:         counters("damage_total", "Damage that reads and verifications have met, by kind.", "kind"),
+		refusals:        counters("refusals_total", "Stores that a quota or MinFreeBytes has refused, by limit.", "limit"),
 		failures:        counters("failures_total", "Calls that failed, by class of the error.", "operation", "class"),
 		groupOperations: counter("commit_operations_total", "Changes that were committed; groups of them are counted by the duration."),
 		groupBytes:      counter("commit_bytes_total", "Bytes that the index wrote for commits."),
@@ -84,6 +86,9 @@ func NewCollector() *Collector {
 	c.readBytes.WithLabelValues(string(engine.OpOpen))
 	for _, kind := range []storage.FindingKind{storage.FindingMissing, storage.FindingSize, storage.FindingChecksum, storage.FindingIndex} {
 		c.damages.WithLabelValues(string(kind))
+	}
+	for _, limit := range []engine.Limit{engine.LimitTotal, engine.LimitUser, engine.LimitSession, engine.LimitFree} {
+		c.refusals.WithLabelValues(string(limit))
 	}
 	return c
 }
@@ -117,14 +122,15 @@ func (c *Collector) EventListener() *engine.EventListener {
 			c.groupBytes.Add(float64(e.Commit.Bytes))
 			c.groupSync.Add(e.Commit.Sync.Seconds())
 		},
-		Failed: func(e engine.Event) { c.failures.WithLabelValues(string(e.Operation), e.Class).Inc() },
+		Refused: func(e engine.Event) { c.refusals.WithLabelValues(string(e.Limit)).Inc() },
+		Failed:  func(e engine.Event) { c.failures.WithLabelValues(string(e.Operation), e.Class).Inc() },
 	}
 }
 
 // counted are the metrics that events count.
 func (c *Collector) counted() []prometheus.Collector {
 	return []prometheus.Collector{
-		c.storedBytes, c.sharedBytes, c.freedBytes, c.readBytes, c.deleted, c.healed, c.damages, c.failures,
+		c.storedBytes, c.sharedBytes, c.freedBytes, c.readBytes, c.deleted, c.healed, c.damages, c.refusals, c.failures,
 		c.groupOperations, c.groupBytes, c.groupSync,
 	}
 }

@@ -120,6 +120,31 @@ mediabolt_failures_total{class="not_found",operation="open"} 1
 	require.Empty(t, problems)
 }
 
+// Every limit has a series, and counts what it refused.
+func TestRefusals(t *testing.T) {
+	c := prometheus.NewCollector()
+	store, err := engine.Open(t.Context(), engine.FileStoreConfig{
+		BaseDir: t.TempDir(), EventListener: c.EventListener(), Quota: engine.Quota{TotalBytes: 100},
+	})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, store.Close()) }()
+	_, err = store.StoreReader(t.Context(), bytes.NewReader(make([]byte, 101)), storage.MediaInfo{}, storage.MediaMetadata{})
+	require.ErrorIs(t, err, storage.ErrDiskSpace)
+	registry := client.NewPedanticRegistry()
+	registry.MustRegister(c)
+	require.NoError(t, testutil.GatherAndCompare(registry, strings.NewReader(`
+# HELP mediabolt_failures_total Calls that failed, by class of the error.
+# TYPE mediabolt_failures_total counter
+mediabolt_failures_total{class="disk_space",operation="store"} 1
+# HELP mediabolt_refusals_total Stores that a quota or MinFreeBytes has refused, by limit.
+# TYPE mediabolt_refusals_total counter
+mediabolt_refusals_total{limit="free"} 0
+mediabolt_refusals_total{limit="session"} 0
+mediabolt_refusals_total{limit="total"} 1
+mediabolt_refusals_total{limit="user"} 0
+`), "mediabolt_failures_total", "mediabolt_refusals_total"))
+}
+
 // The histogram says what Stats says.
 func TestDurations(t *testing.T) {
 	store, registry, dir := open(t)

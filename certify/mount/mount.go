@@ -1,4 +1,6 @@
-package certify
+// Package mount tells which filesystem a directory is on, and what of it weakens the
+// promises of a store.
+package mount
 
 import (
 	"fmt"
@@ -20,6 +22,9 @@ type Mount struct {
 	// ReportingSyncfs says whether syncfs(2) tells of write errors, which it
 	// does since Linux 5.8.
 	ReportingSyncfs bool `json:"reporting_syncfs"`
+	// FastCommit says that ext4 has its feature fast_commit, as far as that can be
+	// told: by its counters in /proc, or else by the superblock, for root.
+	FastCommit bool `json:"fast_commit"`
 
 	number string // of the device, MAJOR:MINOR
 }

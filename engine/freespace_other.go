@@ -1,0 +1,10 @@
+//go:build !linux && !darwin && !freebsd && !windows
+
+package engine
+
+import (
+	"errors"
+	"os"
+)
+
+func readFreeSpace(*os.File) (freeSpace, error) { return freeSpace{}, errors.ErrUnsupported }

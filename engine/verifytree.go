@@ -1,0 +1,230 @@
+package engine
+
+import (
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/mediabolt/mediabolt/storage"
+)
+
+// doubtsAtOnce is how many doubts are settled with one look at the debt.
+const doubtsAtOnce = 256
+
+// tree looks for files that no row names.
+func (v *verification) tree() error {
+	v.step = VerifyTree
+	var unnamed []storage.TreeFile
+	litter := ""
+	for file, err := range v.s.blobs.Files(v.ctx) {
+		if err != nil {
+			return err
+		}
+		if v.seen++; time.Since(v.toldOfStep) > progressPause {
+			v.progress()
+		}
+		if !file.Ours {
+			if litter != "" && file.Litter == litter {
+				continue // one notice for a directory
+			}
+			litter = file.Litter
+			if err := v.foreign(&file); err != nil {
+				return err
+			}
+			continue
+		}
+		v.ours++
+		named, err := v.named(&file)
+		if err != nil {
+			return err
+		}
+		if !named {
+			unnamed = append(unnamed, file)
+		}
+		if len(unnamed) == doubtsAtOnce {
+			if err := v.orphans(unnamed); err != nil {
+				return err
+			}
+			unnamed = unnamed[:0]
+		}
+	}
+	return v.orphans(unnamed)
+}
+
+// foreign tells of a file that is none of the store's.
+func (v *verification) foreign(file *storage.TreeFile) error {
+	f := storage.Finding{Kind: storage.FindingForeignFile, Severity: storage.SeverityNotice, Path: file.Path,
+		Detail: "not a file of this store; it is left alone"}
+	if file.Litter != "" {
+		f.Kind, f.Path, f.Detail = storage.FindingLitter, file.Litter, "left here by the system; harmless"
+	}
+	return v.report(f)
+}
+
+// named says whether a row names a file. The row is found by the file's name:
+// the key of a blob of its own is the UUID, that of a shared one begins with
+// the hash, whoever may share it.
+func (v *verification) named(file *storage.TreeFile) (bool, error) {
+	row, err := v.s.index.Blob(v.ctx, storage.UUIDKey(file.ID.UUID))
+	if err == nil {
+		return row.Path == file.Blob, nil
+	} else if !errors.Is(err, storage.ErrNotFound) {
+		return false, err
+	}
+	var low storage.Digest
+	copy(low[:], file.ID.Hash[:])
+	for _, first := range [...]storage.BlobKey{storage.DigestKey(low), storage.ScopedKey(low, storage.Scope{})} {
+		if named, err := v.namedFrom(string(first[:1+len(file.ID.Hash)]), file); named || err != nil {
+			return named, err
+		}
+	}
+	return false, nil
+}
+
+// namedFrom says whether a row names a file whose key begins with a prefix.
+func (v *verification) namedFrom(prefix string, file *storage.TreeFile) (bool, error) {
+	// Just before the first key with that prefix.
+	for after := storage.BlobKey(prefix); ; {
+		page, err := v.s.index.Blobs(v.ctx, after, 8)
+		if err != nil {
+			return false, err
+		}
+		for i := range page {
+			after = page[i].Key
+			if string(after[:len(prefix)]) != prefix {
+				return false, nil
+			}
+			if page[i].Path == file.Blob {
+				return true, nil
+			}
+		}
+		if len(page) == 0 {
+			return false, nil
+		}
+	}
+}
+
+// orphans tells of the files among these that no row names although nothing is
+// under way.
+func (v *verification) orphans(files []storage.TreeFile) error {
+	still, err := v.stillOrphans(files)
+	if err != nil {
+		return err
+	}
+	v.nobodys += int64(len(still))
+	for i := range still {
+		f := storage.Finding{Kind: storage.FindingOrphan, Path: still[i].Path, Detail: "no row of the index names this file"}
+		if err := v.report(f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// stillOrphans looks at rows, debt and tree, in this order: a row that goes leaves
+// an unlink behind, and an unlink goes after its file.
+func (v *verification) stillOrphans(files []storage.TreeFile) (still []storage.TreeFile, err error) {
+	for i := range files {
+		named, err := v.named(&files[i])
+		if err != nil {
+			return nil, err
+		}
+		if !named {
+			still = append(still, files[i])
+		}
+	}
+	if len(still) == 0 {
+		return nil, nil
+	}
+	debt, err := v.s.index.Debt(v.ctx)
+	if err != nil {
+		return nil, err
+	}
+	owed := make(map[string]bool, len(debt.Unlinks))
+	for _, u := range debt.Unlinks {
+		owed[u.Path] = true // reported as an unlink
+	}
+	still = slices.DeleteFunc(still, func(file storage.TreeFile) bool {
+		if owed[file.Blob] {
+			return true
+		}
+		_, err := v.s.blobs.Size(v.ctx, file.Path)
+		return errors.Is(err, storage.ErrNotFound)
+	})
+	return still, v.ctx.Err()
+}
+
+// staging looks for files that no call under way needs.
+func (v *verification) staging() error {
+	staged, err := v.s.blobs.Staged(v.ctx)
+	if err != nil {
+		return err
+	}
+	for _, file := range staged {
+		if file.InUse {
+			continue
+		}
+		f := storage.Finding{Kind: storage.FindingStaging, Path: file.Path, Blob: file.Key.String(),
+			Detail: "a leftover in staging; the next opening of the store deals with it"}
+		if file.Key == "" && !file.Spool {
+			f = storage.Finding{Kind: storage.FindingForeignFile, Severity: storage.SeverityNotice, Path: file.Path,
+				Detail: "a file in staging that is not of this store; it is left alone"}
+		}
+		if err := v.report(f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unlinks looks for files of deleted blobs that should be gone.
+func (v *verification) unlinks() error {
+	debt, err := v.s.index.Debt(v.ctx)
+	if err != nil {
+		return err
+	}
+	for _, u := range debt.Unlinks {
+		still, err := v.stillThere(u.Path)
+		if err != nil {
+			return err
+		}
+		if !still {
+			continue
+		}
+		f := storage.Finding{Kind: storage.FindingUnlink, Path: u.Path,
+			Detail: "deleted, and the file is still there; see the log for why it cannot be removed"}
+		if err := v.report(f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// removalTime is how long a deletion may take from its commit to the end of its
+// files, and removalPause how often to look. One that has failed is not waited
+// for.
+const (
+	removalTime  = 10 * time.Second
+	removalPause = 10 * time.Millisecond
+)
+
+// stillThere says whether a deletion has left a blob or its sidecar behind.
+func (v *verification) stillThere(path string) (bool, error) {
+	deadline := time.Now().Add(removalTime)
+	for {
+		_, blob := v.s.blobs.Size(v.ctx, path)
+		_, sidecar := v.s.blobs.Size(v.ctx, path+sidecarSuffix)
+		switch {
+		case v.ctx.Err() != nil:
+			return false, v.ctx.Err()
+		case errors.Is(blob, storage.ErrNotFound) && errors.Is(sidecar, storage.ErrNotFound):
+			return false, nil
+		case v.s.ledger.owesFile(path), time.Now().After(deadline):
+			return true, nil
+		}
+		select {
+		case <-v.ctx.Done():
+		case <-time.After(removalPause):
+		}
+	}
+}
