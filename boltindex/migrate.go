@@ -186,6 +186,9 @@ func (x *Index) keepCopy(name string, noSync bool) (err error) {
 // references that have ended.
 func countUsage(tx *bolt.Tx) error {
 	for _, b := range [...]bucket{bucketByExpiry, bucketUsage} {
+		if tx.Bucket(b.name()) != nil {
+			return fmt.Errorf("%w: there is a bucket %s, which format 3 did not have", storage.ErrCorrupted, b)
+		}
 		if _, err := tx.CreateBucket(b.name()); err != nil {
 			return err
 		}
