@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"iter"
+	"os"
 	"path"
 	"strings"
 
@@ -104,4 +105,20 @@ func treeFile(name string) storage.TreeFile {
 		f.Blob = strings.TrimSuffix(name, metaSuffix)
 	}
 	return f
+}
+
+// Some says whether there is a file below a directory that is named as blobs and
+// sidecars are. Errors: ErrPermission, ErrIO, or ctx's.
+func Some(ctx context.Context, dir string) (some bool, err error) {
+	err = fs.WalkDir(os.DirFS(dir), ".", func(name string, e fs.DirEntry, err error) error {
+		switch {
+		case err != nil || ctx.Err() != nil:
+			return errors.Join(err, ctx.Err())
+		case !e.IsDir() && treeFile(name).Ours:
+			some = true
+			return fs.SkipAll
+		}
+		return nil
+	})
+	return some, storage.Classify(err)
 }

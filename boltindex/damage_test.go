@@ -68,9 +68,12 @@ func TestFormatVersions(t *testing.T) {
 		"a later version": {func(tx *bolt.Tx) error {
 			return tx.Bucket([]byte("meta")).Put([]byte("format"), binary.BigEndian.AppendUint32(nil, 5))
 		}, storage.ErrVersion},
-		"the version before": {func(tx *bolt.Tx) error {
-			return tx.Bucket([]byte("meta")).Put([]byte("format"), binary.BigEndian.AppendUint32(nil, 3))
+		"a version that no migration begins with": {func(tx *bolt.Tx) error {
+			return tx.Bucket([]byte("meta")).Put([]byte("format"), binary.BigEndian.AppendUint32(nil, 2))
 		}, storage.ErrVersion},
+		"the version before, with buckets of this one": {func(tx *bolt.Tx) error {
+			return tx.Bucket([]byte("meta")).Put([]byte("format"), binary.BigEndian.AppendUint32(nil, 3))
+		}, storage.ErrCorrupted},
 		"version 0": {func(tx *bolt.Tx) error {
 			return tx.Bucket([]byte("meta")).Put([]byte("format"), make([]byte, 4))
 		}, storage.ErrVersion},

@@ -353,10 +353,16 @@ func (x *Index) unapplied() (runs []run, applied uint64, err error) {
 	if applied, err = x.applied(); err != nil {
 		return nil, 0, err
 	}
-	for i, s := range x.changes.segments {
-		records, err := x.changes.records(s, applied)
+	runs, err = x.changes.unapplied(applied)
+	return runs, applied, err
+}
+
+// unapplied reads the records after a number, the older segment first.
+func (l *changeLog) unapplied(applied uint64) (runs []run, err error) {
+	for i, s := range l.segments {
+		records, err := l.records(s, applied)
 		if err != nil {
-			return nil, 0, err
+			return nil, err
 		}
 		if len(records) > 0 {
 			runs = append(runs, run{i, records})
@@ -366,12 +372,12 @@ func (x *Index) unapplied() (runs []run, applied uint64, err error) {
 	next := applied + 1
 	for _, r := range runs {
 		if first := r.records[0].number; first != next {
-			return nil, 0, fmt.Errorf("%w: log %s goes on with record %d, record %d is missing: restore the index and its log from one backup",
+			return nil, fmt.Errorf("%w: log %s goes on with record %d, record %d is missing",
 				storage.ErrCorrupted, logNames[r.segment], first, next)
 		}
 		next += uint64(len(r.records))
 	}
-	return runs, applied, nil
+	return runs, nil
 }
 
 // replay takes in what an earlier process has left in the log.
@@ -381,7 +387,7 @@ func (x *Index) replay() error {
 		return err
 	}
 	if x.pages.sums.behind && len(runs) == 0 {
-		return fmt.Errorf("%w: the last meta page of %s is damaged, and the log does not have its rows: restore the index and its log from one backup",
+		return fmt.Errorf("%w: the last meta page of %s is damaged, and the log does not have its rows",
 			storage.ErrCorrupted, fileName)
 	}
 	x.changes.number = applied

@@ -194,7 +194,7 @@ func (x *Index) openBolt(name string, noSync bool) (db *bolt.DB, file *os.File, 
 	var errno syscall.Errno
 	if err != nil && !errors.Is(err, berrors.ErrTimeout) && !errors.Is(err, storage.ErrCorrupted) && !errors.As(err, &errno) {
 		// What is left is bbolt's own word for a file that it cannot use.
-		return nil, file, fmt.Errorf("%w: %w: restore %s from a backup", storage.ErrCorrupted, err, x.path)
+		return nil, file, fmt.Errorf("%w: %w", storage.ErrCorrupted, err)
 	}
 	return db, file, err
 }
@@ -227,8 +227,7 @@ func (x *Index) openFile() (err error) {
 	want := int64(now.end) * now.pageSize
 	info, err := x.file.Stat()
 	if err == nil && info.Size() < want {
-		err = fmt.Errorf("%w: index file of %d bytes, its meta page says %d: restore %s from a backup",
-			storage.ErrCorrupted, info.Size(), want, x.path)
+		err = fmt.Errorf("%w: index file of %d bytes, its meta page says %d", storage.ErrCorrupted, info.Size(), want)
 	}
 	return err
 }
@@ -251,6 +250,12 @@ func (x *Index) openPages(noSync bool) error {
 	if err := x.sum(); isFull(err) {
 		x.log.Warn("pages of the index have no sums for now", "index", x.path, "error", err) // what is there can be read
 	} else if err != nil {
+		return err
+	}
+	if err := x.migrate(noSync); err != nil {
+		return err
+	}
+	if now, _, err = readMetas(x.file); err != nil {
 		return err
 	}
 	return x.viewBolt(func(s *state) error {

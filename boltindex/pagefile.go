@@ -116,7 +116,7 @@ func (f *pageFile) check(p page, txid uint64) (compared bool, err error) {
 	if !known || want == 0 {
 		return false, nil
 	}
-	return true, fmt.Errorf("%w: page %d of the index has checksum %08x, %s says %08x: restore the index and its log from one backup, or remove %[4]s if %[6]s alone was replaced",
+	return true, fmt.Errorf("%w: page %d of the index has checksum %08x, %s says %08x: rebuild the index ('mediabolt rebuild'), or restore it and its log from one backup, or remove %[4]s if %[6]s alone was replaced",
 		storage.ErrCorrupted, p.id(), got, sumsName, want, fileName)
 }
 

@@ -65,7 +65,8 @@
 // deletion can be committed.
 package boltindex
 
-// formatVersion is the version of everything above. Another one is refused.
+// formatVersion is the version of everything above. An older one is brought up to it
+// by migrate.go, another is refused.
 const formatVersion = 4
 
 // Names of files in the directory of the index.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -62,6 +63,9 @@ type FileStoreConfig struct {
 	LockTimeout time.Duration
 	// NoCreate refuses to make a store where there is none, with ErrNoStore.
 	NoCreate bool
+	// RebuildIndex has Open make the index anew, as Rebuild does, where it is lost
+	// or damaged. Default: off, that is ErrCorrupted.
+	RebuildIndex bool
 	// WrapPCM stores raw PCM as WAV files, which play everywhere: content with
 	// the MIME type audio/pcm (little-endian), or audio/L8, audio/L16 or audio/L24
 	// (big-endian), whose parameters rate, bits, channels and endianness say how
@@ -102,6 +106,9 @@ type FileStoreConfig struct {
 	faults faultPoints
 	// clock takes the place of time.Now where policies begin and end.
 	clock func() time.Time
+	// salvage asks what is left of an index that OpenIndex cannot open; nil where
+	// it is of another kind than the built-in one.
+	salvage func(ctl *os.Root) (*remains, error)
 	// decorate wraps index and blobs, for tests that break a protocol on
 	// purpose.
 	decorate func(Index, Blobs) (Index, Blobs)
@@ -170,7 +177,7 @@ func (c FileStoreConfig) withDefaults() (FileStoreConfig, error) {
 		return c, fmt.Errorf("%w: DirMode %#o: the owner must be able to read, write and enter, and only permission bits may be set", storage.ErrInvalidConfig, c.DirMode)
 	}
 	if c.OpenIndex == nil {
-		c.OpenIndex = openBoltIndex
+		c.OpenIndex, c.salvage = openBoltIndex, salvageBolt
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -240,7 +240,7 @@ func (e *erasing) references(ctx context.Context) error {
 
 // end ends one reference. Its error is one that ends the erasure.
 func (e *erasing) end(ctx context.Context, p *storage.RefPair) error {
-	id, err := storage.ParseID(p.Blob.NameHash() + "-" + p.Ref.UUID.String())
+	id, err := idOf(&p.Blob, p.Ref.UUID)
 	if err != nil {
 		return err
 	}
@@ -296,7 +296,7 @@ func (e *erasing) count(ctx context.Context) error {
 		defer e.s.holds.mu.RUnlock()
 		for i := range page {
 			p := &page[i]
-			id, err := storage.ParseID(p.Blob.NameHash() + "-" + p.Ref.UUID.String())
+			id, err := idOf(&p.Blob, p.Ref.UUID)
 			if err == nil {
 				err = e.s.heldBy(&p.Ref, id)
 			}

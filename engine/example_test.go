@@ -515,3 +515,41 @@ func ExampleFileStore_Hold() {
 	// case 17 for order of the court
 	// <nil>
 }
+
+// An index that is lost comes back from the files and their sidecars.
+func ExampleRebuild() {
+	ctx := context.Background()
+	dir, err := os.MkdirTemp("", "media")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer func() { _ = os.RemoveAll(dir) }() // only an example
+	store, err := engine.Open(ctx, engine.FileStoreConfig{BaseDir: dir})
+	if err != nil {
+		log.Fatal(err)
+	}
+	ref, err := store.StoreReader(ctx, strings.NewReader("hello"), storage.MediaInfo{MimeType: "text/plain"},
+		storage.MediaMetadata{SessionID: "s1", Labels: map[string]string{"n": "1"}})
+	if err = errors.Join(err, store.Close(), os.Remove(filepath.Join(dir, ".mediabolt", "index.db"))); err != nil {
+		log.Fatal(err)
+	}
+
+	result, err := engine.Rebuild(ctx, engine.FileStoreConfig{BaseDir: dir}, engine.RebuildOptions{Deep: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(result.References, "reference to", result.Blobs, "blob")
+
+	store, err = engine.Open(ctx, engine.FileStoreConfig{BaseDir: dir})
+	if err != nil {
+		log.Fatal(err)
+	}
+	entry, err := store.Stat(ctx, ref)
+	if err = errors.Join(err, store.Close()); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(entry.Metadata.SessionID, entry.Metadata.Labels["n"])
+	// Output:
+	// 1 reference to 1 blob
+	// s1 1
+}

@@ -94,15 +94,6 @@ func (f *FileStore) Expire(ctx context.Context, opts ExpireOptions) (Expired, er
 	return x.done, err
 }
 
-// idOf is the ID of a reference.
-func idOf(p *storage.RefPair) (storage.ID, error) {
-	id, err := storage.ParseID(p.Blob.NameHash() + "-" + p.Ref.UUID.String())
-	if err != nil {
-		err = fmt.Errorf("%w: blob %s: path %q has no name of a blob", storage.ErrCorrupted, p.Blob.Key, p.Blob.Path)
-	}
-	return id, err
-}
-
 // expirePage is how many references are read at a time.
 const expirePage = 1024
 
@@ -210,7 +201,7 @@ func (x *expiry) pace(ctx context.Context) error {
 // endOne ends a reference, if it is still due.
 func (x *expiry) endOne(ctx context.Context, p *storage.RefPair) error {
 	begun := time.Now()
-	id, err := idOf(p)
+	id, err := idOf(&p.Blob, p.Ref.UUID)
 	var removal storage.Removal
 	if err == nil {
 		removal, err = x.s.expire(ctx, id, x.due)
@@ -247,7 +238,7 @@ func (x *expiry) fail(p *storage.RefPair, err error) error {
 
 // foresee counts what ending a reference would do.
 func (x *expiry) foresee(p *storage.RefPair) error {
-	id, err := idOf(p)
+	id, err := idOf(&p.Blob, p.Ref.UUID)
 	if err != nil {
 		return x.fail(p, err)
 	}

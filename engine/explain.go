@@ -114,7 +114,7 @@ func (s *store) explainOthers(ctx context.Context, x *Explanation, blob *storage
 			continue
 		}
 		x.Others++
-		id, err := idOf(&p)
+		id, err := idOf(&p.Blob, p.Ref.UUID)
 		if err != nil {
 			return err
 		}

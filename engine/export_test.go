@@ -17,6 +17,11 @@ const (
 	FaultSettled   = faultSettled
 	FaultLinked    = faultLinked
 	FaultMoved     = faultMoved
+	FaultRestored  = faultRestored
+	FaultRebuilt   = faultRebuilt
+	FaultSetAside  = faultSetAside
+	FaultPlaced    = faultPlaced
+	FaultReplaced  = faultReplaced
 	FaultNoted     = faultNoted
 	FaultAside     = faultAside
 	FaultClaimed   = faultClaimed

@@ -20,6 +20,13 @@ const (
 	faultClaimed faultPoint = "claimed" // a copy is staged for a blob whose file is in quarantine
 	faultWritten faultPoint = "written" // a new sidecar is there, the manifest does not say so
 	faultLost    faultPoint = "lost"    // the manifest has the references that are lost, they still stand
+
+	// Of a rebuild; replace.go has the steps.
+	faultRestored faultPoint = "restored"  // one blob is in the new index
+	faultRebuilt  faultPoint = "rebuilt"   // the new index is whole and durable
+	faultSetAside faultPoint = "set aside" // one file of the old index linked, or removed
+	faultPlaced   faultPoint = "placed"    // one file of the new index in place
+	faultReplaced faultPoint = "replaced"  // all of them are
 )
 
 // faultPoints is called at each of them; nil outside tests. An error makes the

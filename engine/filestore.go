@@ -61,6 +61,7 @@ type store struct {
 	cfg    FileStoreConfig
 	root   *os.Root // of BaseDir
 	ctl    *os.Root // of blobs.ControlDir
+	guard  *os.File // see takeGuard
 	index  Index
 	blobs  Blobs
 	mint   mint
@@ -121,7 +122,7 @@ func (f *FileStore) enter(ctx context.Context) (s *store, leave func(), err erro
 	if s, err := f.use(nil); s != nil || err != nil {
 		return s, f.users.Done, err
 	}
-	opened, err := openStore(ctx, f.config)
+	opened, err := openOrRebuild(ctx, f.config)
 	if err != nil {
 		return nil, nil, fmt.Errorf("open store %s: %w", f.dir(), err)
 	}
@@ -195,6 +196,9 @@ func openStore(ctx context.Context, config FileStoreConfig) (_ *store, err error
 	if err := s.openDirs(); err != nil {
 		return nil, err
 	}
+	if err := s.shareGuard(ctx); err != nil {
+		return nil, err
+	}
 	used, err := blobs.Used(s.root)
 	if err != nil {
 		return nil, err
@@ -211,20 +215,17 @@ func openStore(ctx context.Context, config FileStoreConfig) (_ *store, err error
 		Committed: s.watch.committed,
 	})
 	if errors.Is(err, storage.ErrNoStore) && used {
-		return nil, fmt.Errorf("%w: the index in %s is gone although the store has been used: restore it from a backup",
-			storage.ErrCorrupted, s.ctl.Name())
+		return nil, fmt.Errorf("%w: the index in %s is gone although the store has been used: %s",
+			storage.ErrCorrupted, s.ctl.Name(), wayOut)
+	} else if errors.Is(err, storage.ErrCorrupted) {
+		return nil, fmt.Errorf("%w: %s", err, wayOut)
 	} else if err != nil {
 		return nil, err
 	}
 	s.cfg.Organization = s.index.Organization()
-	tree, err := blobs.Open(blobs.Config{
-		Root: s.root, NoSync: cfg.Sync == SyncNone, NoSyncFS: cfg.NoSyncFS,
-		SyncFS: cfg.syncFS, FileMode: cfg.FileMode, DirMode: cfg.DirMode, Logger: cfg.Logger,
-	})
-	if err != nil {
+	if err := s.openTree(); err != nil {
 		return nil, err
 	}
-	s.blobs = tree
 	if s.room, err = openRoom(s.root, cfg.MinFreeBytes); err != nil {
 		return nil, err
 	}
@@ -243,6 +244,17 @@ func openStore(ctx context.Context, config FileStoreConfig) (_ *store, err error
 	s.sweeper.start(s)
 	cfg.Logger.Debug("opened", "store", cfg.BaseDir, "organization", s.cfg.Organization, "took", time.Since(begun))
 	return s, nil
+}
+
+func (s *store) openTree() error {
+	tree, err := blobs.Open(blobs.Config{
+		Root: s.root, NoSync: s.cfg.Sync == SyncNone, NoSyncFS: s.cfg.NoSyncFS,
+		SyncFS: s.cfg.syncFS, FileMode: s.cfg.FileMode, DirMode: s.cfg.DirMode, Logger: s.cfg.Logger,
+	})
+	if err == nil {
+		s.blobs = tree
+	}
+	return err
 }
 
 // openDirs opens the base directory and the control directory, making them
@@ -305,7 +317,7 @@ func (s *store) closeParts() error {
 	if s.index != nil {
 		err = errors.Join(err, s.index.Close())
 	}
-	err = errors.Join(err, s.room.close())
+	err = errors.Join(err, s.room.close(), s.leaveGuard())
 	for _, root := range [...]*os.Root{s.ctl, s.root} {
 		if root != nil {
 			err = errors.Join(err, root.Close())

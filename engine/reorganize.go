@@ -182,7 +182,7 @@ func (r *reorganizing) target(ctx context.Context, blob *storage.BlobRow) (strin
 // the oldest other one; nil where there is none.
 func (r *reorganizing) founder(ctx context.Context, blob *storage.BlobRow) (*storage.RefRow, error) {
 	if u, named := blob.Founder(); named {
-		id, err := storage.ParseID(blob.NameHash() + "-" + u.String())
+		id, err := idOf(blob, u)
 		if err != nil {
 			return nil, err
 		}

@@ -133,7 +133,7 @@ func (r *repair) unheld(ctx context.Context, row *storage.BlobRow) error {
 		if err != nil {
 			return err
 		}
-		id, err := storage.ParseID(row.NameHash() + "-" + p.Ref.UUID.String())
+		id, err := idOf(row, p.Ref.UUID)
 		if err == nil {
 			err = r.s.heldBy(&p.Ref, id)
 		}

@@ -232,7 +232,7 @@ func btoi(b bool) int {
 func (s *store) appendMissing(ctx context.Context, blob *storage.BlobRow, sidecar *storage.Sidecar, m *storage.Mirror) (wrote bool, err error) {
 	line := storage.SidecarLine{First: sidecar.Blob.Key == "", AfterTorn: sidecar.Torn, Deleted: m.UUID}
 	if !m.Deleted {
-		id, err := storage.ParseID(blob.NameHash() + "-" + m.UUID.String())
+		id, err := idOf(blob, m.UUID)
 		if err != nil {
 			return false, err
 		}
@@ -275,7 +275,7 @@ func (s *store) replaceSidecar(ctx context.Context, blob *storage.BlobRow) error
 func (s *store) sharers(ctx context.Context, blob *storage.BlobRow) iter.Seq2[storage.RefPair, error] {
 	return func(yield func(storage.RefPair, error) bool) {
 		if own, is := blob.Key.UUID(); is {
-			id, err := storage.ParseID(blob.NameHash() + "-" + own.String())
+			id, err := idOf(blob, own)
 			var p storage.RefPair
 			if err == nil {
 				p.Ref, p.Blob, err = s.index.Ref(ctx, id)

@@ -332,7 +332,7 @@ func (s *store) discardFailed(ctx context.Context, key storage.BlobKey, cause er
 
 // undo takes back a reference whose blob could not be published.
 func (s *store) undo(ctx context.Context, add *storage.Addition, blob *storage.BlobRow) error {
-	id, err := storage.ParseID(blob.NameHash() + "-" + add.Ref.UUID.String())
+	id, err := idOf(blob, add.Ref.UUID)
 	if err != nil {
 		return err
 	}

@@ -149,7 +149,7 @@ func (s *store) sidecarFault(ctx context.Context, row *storage.BlobRow) (string,
 	}
 	live := sidecar.Live()
 	for u := range live {
-		id, err := storage.ParseID(row.NameHash() + "-" + u.String())
+		id, err := idOf(row, u)
 		if err != nil {
 			return "", err
 		}

@@ -18,6 +18,7 @@ const (
 	FindingIndex       FindingKind = "index"          // damage inside the index file
 	FindingJournal     FindingKind = "journal"        // damage in a journal, such as that of the holds
 	FindingForeignFile FindingKind = "foreign_file"   // a file that mediabolt did not make; a notice
+	FindingAdopted     FindingKind = "adopted"        // a blob that only its file told of, by a rebuild; a notice
 	FindingLitter      FindingKind = "litter"         // what a system leaves in directories, such as .DS_Store; a notice
 )
 

@@ -45,6 +45,7 @@ func liar() {
 //	lines FILE N                  FILE has N lines, all of them JSON objects
 //	lock DIR, unlock DIR          opens a store in the test's own process, closes it
 //	flip FILE                     changes one bit in the middle of FILE
+//	zero FILE                     overwrites the first 16 KiB of FILE with zeros
 //	doctor ARG…                   runs 'mediabolt doctor', which may find no problem but with the filesystem
 //	stopadopt DIR SOURCE          makes SOURCE, adopts it into DIR, and interrupts that
 //	interrupt DIR                 stores an endless stream into DIR and interrupts that
@@ -62,7 +63,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": exits, "json": checkField, "field": setField, "lines": countLines,
-			"lock": lock, "unlock": unlock, "flip": flip, "interrupt": interrupt, "doctor": runDoctor, "stopadopt": stopAdopt,
+			"lock": lock, "unlock": unlock, "flip": flip, "zero": zero, "interrupt": interrupt, "doctor": runDoctor, "stopadopt": stopAdopt,
 		},
 	})
 }
@@ -170,6 +171,15 @@ func flip(ts *testscript.TestScript, neg bool, args []string) {
 	data, err := os.ReadFile(path)
 	ts.Check(err)
 	data[len(data)/2] ^= 1
+	ts.Check(os.WriteFile(path, data, 0o600))
+}
+
+func zero(ts *testscript.TestScript, neg bool, args []string) {
+	wantArgs(ts, neg, args, 1)
+	path := ts.MkAbs(args[0])
+	data, err := os.ReadFile(path)
+	ts.Check(err)
+	clear(data[:16<<10])
 	ts.Check(os.WriteFile(path, data, 0o600))
 }
 

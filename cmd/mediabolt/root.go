@@ -81,6 +81,7 @@ Data goes to standard output, everything else to standard error. Exit codes:
 	a.add(root, groupStore, a.reorganizeCommand())
 	a.add(root, groupStore, a.doctorCommand(), a.indexCommand())
 	a.add(root, groupStore, a.statsCommand(), a.duCommand(), a.expireCommand(), a.verifyCommand(), a.repairCommand(), a.quarantineCommand(), a.certifyCommand())
+	a.add(root, groupStore, a.rebuildCommand())
 	a.add(root, "", a.versionCommand(), a.victimCommand())
 	return root
 }
@@ -122,7 +123,7 @@ func (a *app) withStore(ctx context.Context, config engine.FileStoreConfig, do f
 	config.Logger = a.logger()
 	store, err := engine.Open(ctx, config)
 	if errors.Is(err, storage.ErrCorrupted) {
-		return hinted(err, "") // verify cannot open it either; the error says what helps
+		return hinted(err, "") // verify cannot open it either; the error names 'mediabolt rebuild'
 	} else if err != nil {
 		return err
 	}

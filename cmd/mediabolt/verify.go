@@ -222,8 +222,13 @@ func (v *verify) print(f *storage.Finding) error {
 	} else {
 		v.damage++
 	}
-	if v.app.asJSON {
-		return v.app.printJSON(f)
+	return v.app.printFinding(f)
+}
+
+// printFinding prints one finding, on a line and its detail below.
+func (a *app) printFinding(f *storage.Finding) error {
+	if a.asJSON {
+		return a.printJSON(f)
 	}
 	about := f.Path
 	for _, other := range []string{f.Ref, f.Blob} {
@@ -231,7 +236,7 @@ func (v *verify) print(f *storage.Finding) error {
 			about = other
 		}
 	}
-	_, err := fmt.Fprintf(v.app.stdout, "%s  %-14s  %s\n                        %s\n", f.Severity, f.Kind, plain(orDash(about)), plain(f.Detail))
+	_, err := fmt.Fprintf(a.stdout, "%s  %-14s  %s\n                        %s\n", f.Severity, f.Kind, plain(orDash(about)), plain(f.Detail))
 	return err
 }
 
