@@ -46,8 +46,8 @@ type FileStore struct {
 	users  sync.WaitGroup // calls under way; Add only while mu is held and closed is false
 }
 
-// store is an open store. Locks are taken in this order: a blob key's, then
-// ledger.mu; the ones inside index and blobs come last and are let go before
+// store is an open store. Locks are taken in this order: given's of a blob, given's
+// of a UUID, a blob key's, then ledger.mu; the ones inside index and blobs come last and are let go before
 // those packages return.
 type store struct {
 	cfg   FileStoreConfig
@@ -57,6 +57,9 @@ type store struct {
 	blobs Blobs
 	mint  mint
 	keys  keyLocks
+	// given is for who adds references that have UUIDs already: a lock per blob, by
+	// its key, and one per UUID, by the key that a blob of its own has.
+	given keyLocks
 	// slots bounds how many blobs are between stage and publish.
 	slots  chan struct{}
 	ledger ledger

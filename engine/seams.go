@@ -134,6 +134,8 @@ type Blobs interface {
 	// AppendSidecar and ReadSidecar write and read the mirror of the rows.
 	AppendSidecar(ctx context.Context, blob *storage.BlobRow, lines ...storage.SidecarLine) error
 	ReadSidecar(ctx context.Context, path string) (storage.Sidecar, error)
+	// ReplaceSidecar writes the sidecar of a blob anew.
+	ReplaceSidecar(ctx context.Context, blob *storage.BlobRow, refs []storage.RefRow) error
 	// RenewSidecar sees to it that the next Settle makes durable what a sidecar
 	// holds from an offset on, also where a sync of it has failed.
 	RenewSidecar(ctx context.Context, path string, from int64) error

@@ -133,7 +133,7 @@ func (s *store) addition(p *payload, declared storage.MediaInfo, metadata storag
 // add adds a reference to the blob that has these bytes, or stores them. When
 // it returns an error, nothing of them is left.
 func (s *store) add(ctx context.Context, p *payload, add *storage.Addition) (storage.BlobRow, error) {
-	dedup := s.cfg.EnableDeduplication
+	_, dedup := add.Blob.Key.Digest()
 	if dedup {
 		blob, there, err := s.share(ctx, add)
 		if there {

@@ -50,6 +50,10 @@ var (
 	// another order.
 	ErrInvalidQuery error = &sentinel{"invalid query", nil}
 
+	// ErrConflict: something else is there already, under the same ID or in the
+	// same directory. Is also fs.ErrExist.
+	ErrConflict error = &sentinel{"something else is there", fs.ErrExist}
+
 	// ErrInvalidConfig: a configuration that no store can run with.
 	ErrInvalidConfig error = &sentinel{"invalid configuration", nil}
 )
@@ -90,6 +94,7 @@ var classes = [...]struct {
 	{ErrInvalidQuery, "invalid_query"},
 	{ErrTooLarge, "too_large"},
 	{ErrInvalidMedia, "invalid_media"},
+	{ErrConflict, "conflict"},
 	{ErrInvalidConfig, "invalid_config"},
 	{ErrDiskSpace, "disk_space"},
 	{ErrPermission, "permission"},
