@@ -117,8 +117,8 @@ func (e *export) run() error {
 
 // storeID is the UUID of the store, empty where the index has none.
 func (s *store) storeID() string {
-	if i, ok := s.index.(interface{ StoreID() uuid.UUID }); ok {
-		return i.StoreID().String()
+	if id := s.cuts.StoreID(); id != uuid.Nil {
+		return id.String()
 	}
 	return ""
 }

@@ -12,6 +12,11 @@ const (
 	FaultPublished = faultPublished
 	FaultRemoved   = faultRemoved
 	FaultSettled   = faultSettled
+
+	FaultPlaced    = faultPlaced
+	FaultCollected = faultCollected
+	FaultTurning   = faultTurning
+	FaultTurned    = faultTurned
 )
 
 // WithFaults is config with fn called at every fault point.

@@ -12,6 +12,11 @@ const (
 	faultPublished faultPoint = "published" // final file there, no sidecar line
 	faultRemoved   faultPoint = "removed"   // a deletion committed, files still there
 	faultSettled   faultPoint = "settled"   // files durable, debt not dropped
+
+	faultPlaced    faultPoint = "placed"    // some copies of a backup are in place
+	faultCollected faultPoint = "collected" // all files of a backup are, the earlier one still shows
+	faultTurning   faultPoint = "turning"   // sidecars too, the earlier index still in place
+	faultTurned    faultPoint = "turned"    // the new one in place, not marked as whole
 )
 
 // faultPoints is called at each of them; nil outside tests. An error makes the

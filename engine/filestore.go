@@ -53,13 +53,15 @@ type store struct {
 	cfg   FileStoreConfig
 	root  *os.Root // of BaseDir
 	ctl   *os.Root // of blobs.ControlDir
-	index Index
+	index Index     // which is cuts
+	cuts  *cuttable // from the end of the opening on
 	blobs Blobs
 	mint  mint
 	keys  keyLocks
 	// given is for who adds references that have UUIDs already: a lock per blob, by
 	// its key, and one per UUID, by the key that a blob of its own has.
 	given keyLocks
+	pins  pins
 	// slots bounds how many blobs are between stage and publish.
 	slots  chan struct{}
 	ledger ledger
@@ -183,6 +185,9 @@ func openStore(ctx context.Context, config FileStoreConfig) (_ *store, err error
 	if err := s.openDirs(); err != nil {
 		return nil, err
 	}
+	if err := refuseUnfinished(s.ctl, &cfg); err != nil {
+		return nil, err
+	}
 	used, err := blobs.Used(s.root)
 	if err != nil {
 		return nil, err
@@ -216,6 +221,8 @@ func openStore(ctx context.Context, config FileStoreConfig) (_ *store, err error
 	if cfg.decorate != nil {
 		s.index, s.blobs = cfg.decorate(s.index, s.blobs)
 	}
+	s.cuts = newCuttable(s.index)
+	s.index = s.cuts
 	if err := s.recover(ctx); err != nil {
 		return nil, fmt.Errorf("recover: %w", err)
 	}
