@@ -53,8 +53,7 @@ type store struct {
 	cfg   FileStoreConfig
 	root  *os.Root // of BaseDir
 	ctl   *os.Root // of blobs.ControlDir
-	index Index     // which is cuts
-	cuts  *cuttable // from the end of the opening on
+	index Index
 	blobs Blobs
 	mint  mint
 	keys  keyLocks
@@ -67,6 +66,7 @@ type store struct {
 	ledger ledger
 	faults faultPoints
 	watch  *observer
+	cuts   *cuttable // is index, once the store is open
 }
 
 // maxStaged bounds the blobs between stage and publish, each of which holds a

@@ -50,6 +50,7 @@ var outcomes = []struct {
 	{storage.ErrInvalidRef, outcome{"invalid_id", exitFailure,
 		"an ID is what 'mediabolt put' printed, whole; 'mediabolt ls' lists them"}},
 	{storage.ErrInvalidQuery, outcome{"invalid_query", exitFailure, "see 'mediabolt ls --help'"}},
+	{storage.ErrConflict, outcome{"conflict", exitFailure, ""}},
 	{storage.ErrTooLarge, outcome{"too_large", exitFailure, ""}},
 	{storage.ErrInvalidMedia, outcome{"invalid_media", exitFailure, ""}},
 	{storage.ErrVersion, outcome{"unknown_version", exitFailure, ""}},

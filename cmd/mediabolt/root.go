@@ -76,6 +76,7 @@ Data goes to standard output, everything else to standard error. Exit codes:
 	a.add(root, groupMedia, a.putCommand(), a.getCommand(), a.catCommand(), a.statCommand(), a.urlCommand(), a.lsCommand(), a.findCommand(),
 		a.refsCommand(), a.rmCommand())
 	a.add(root, groupStore, a.statsCommand(), a.verifyCommand(), a.certifyCommand())
+	a.add(root, groupStore, a.backupCommand(), a.restoreCommand(), a.exportCommand(), a.importCommand())
 	a.add(root, "", a.versionCommand(), a.victimCommand())
 	return root
 }
