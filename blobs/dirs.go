@@ -95,6 +95,13 @@ func (d *dirs) prune(dir string) string {
 	return dir
 }
 
+// busy says whether somebody holds dir or a directory in it.
+func (d *dirs) busy(dir string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.pins[dir] != nil
+}
+
 func (d *dirs) removeEmpty(dir string) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()

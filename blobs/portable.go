@@ -57,37 +57,6 @@ func (t *Tree) WriteSidecar(ctx context.Context, blob *storage.BlobRow, refs []s
 	return nil
 }
 
-// ReplaceSidecar makes the sidecar of a blob what EncodeSidecar says. After a crash
-// before the next Settle it is that, or what it was. Errors: ErrPermission,
-// ErrDiskSpace, ErrIO, or ctx's.
-func (t *Tree) ReplaceSidecar(ctx context.Context, blob *storage.BlobRow, refs []storage.RefRow) error {
-	if err := errors.Join(ctx.Err(), checkPath(blob.Path)); err != nil {
-		return err
-	}
-	name, temp := blob.Path+metaSuffix, shard(0)+"/"+rand.Text()+partSuffix
-	data, err := EncodeSidecar(blob, refs)
-	if err != nil {
-		return t.wrap("encode", name, err)
-	}
-	t.keepSpool(temp, true)
-	defer t.keepSpool(temp, false)
-	err = t.root.WriteFile(temp, data, t.cfg.FileMode)
-	if err == nil && !t.cfg.NoSync {
-		err = t.syncPath(temp) // or else a crash can leave an empty file of that name
-	}
-	if err == nil {
-		err = t.root.Rename(temp, name)
-	}
-	if err != nil {
-		if e := t.root.Remove(temp); !errors.Is(e, fs.ErrNotExist) {
-			err = errors.Join(err, e)
-		}
-		return t.wrap("replace", name, err)
-	}
-	t.note(path.Dir(name), name)
-	return nil
-}
-
 // Share gives an open file of another tree a name in this one, in place of what has
 // it: the same file by a hard link where from, the absolute path of the file, is on
 // this filesystem, or else a file that shares its blocks, where there is such a

@@ -21,7 +21,8 @@ import (
 //	{"v":1,"deleted":"<reference ID>","crc":"…"}
 //
 // crc is the CRC-32C of the line's bytes before `,"crc"`, in hexadecimal. The
-// live references are those added and not deleted, in whatever order. A line
+// live references are those added and not deleted, in whatever order; of several
+// lines about one the highest "revision" counts. A line
 // survives one before it that was cut short: it is found by its beginning.
 
 // sidecarVersion is the "v" of every line.
@@ -58,6 +59,9 @@ type sidecarRef struct {
 	Type     string `json:"type,omitempty"`
 	MimeType string `json:"mime_type,omitempty"`
 	storage.MediaMetadata
+	ExpiresAt time.Time `json:"expires_at,omitzero"`
+	Count     int64     `json:"count,omitempty"`
+	Revision  uint32    `json:"revision,omitempty"`
 }
 
 // encodeLine is a line with its newline, to be appended to the sidecar of blob.
@@ -71,7 +75,10 @@ func encodeLine(blob *storage.BlobRow, l *storage.SidecarLine) ([]byte, error) {
 	}
 	switch {
 	case l.Ref != nil:
-		line.Ref = &sidecarRef{ID: blob.NameHash() + "-" + l.Ref.UUID.String(), Type: l.Ref.Type, MimeType: l.Ref.MimeType, MediaMetadata: l.Ref.Metadata}
+		line.Ref = &sidecarRef{
+			ID: blob.NameHash() + "-" + l.Ref.UUID.String(), Type: l.Ref.Type, MimeType: l.Ref.MimeType, MediaMetadata: l.Ref.Metadata,
+			ExpiresAt: l.Ref.ExpiresAt, Count: l.Ref.Count, Revision: l.Ref.Revision,
+		}
 	default:
 		line.Deleted = blob.NameHash() + "-" + l.Deleted.String()
 	}
@@ -118,7 +125,10 @@ func decodeLine(line []byte) (storage.SidecarLine, storage.BlobRow, error) {
 		if err != nil {
 			return l, blob, err
 		}
-		l.Ref = &storage.RefRow{UUID: id.UUID, Blob: blob.Key, Type: raw.Ref.Type, MimeType: raw.Ref.MimeType, Metadata: raw.Ref.MediaMetadata}
+		l.Ref = &storage.RefRow{
+			UUID: id.UUID, Blob: blob.Key, Type: raw.Ref.Type, MimeType: raw.Ref.MimeType, Metadata: raw.Ref.MediaMetadata,
+			ExpiresAt: raw.Ref.ExpiresAt, Count: raw.Ref.Count, Revision: raw.Ref.Revision,
+		}
 	case raw.Ref == nil && raw.Deleted != "":
 		id, err := storage.ParseID(raw.Deleted)
 		if err != nil {

@@ -39,7 +39,7 @@ func (t *txn) add(add *storage.Addition) (storage.BlobRow, error) {
 		return blob, fmt.Errorf("%w: blob %s", storage.ErrNotFound, ref.Blob)
 	case blob.Key == "":
 		blob = add.Blob
-		blob.Refs = 0
+		blob.Refs, blob.Ended = 0, 0
 		t.delta.Blobs++
 		t.delta.PhysicalBytes += blob.Size
 	}
@@ -51,13 +51,15 @@ func (t *txn) add(add *storage.Addition) (storage.BlobRow, error) {
 	if err := t.put(bucketRefs, ref.UUID[:], row); err != nil {
 		return blob, err
 	}
-	for m := range memberships(blob.ListedDigest(ref.UUID), &ref.Metadata) {
+	for m := range memberships(blob.ListedDigest(ref.UUID), ref) {
 		if err := t.put(m.bucket, m.key(ref.UUID), nil); err != nil {
 			return blob, err
 		}
 	}
-	line := storage.Mirror{UUID: ref.UUID, Blob: ref.Blob}
-	return blob, t.put(bucketMirrors, mirrorKey(&line), []byte(line.Blob))
+	if err := t.use(&ref.Metadata, blob.Size, 1); err != nil {
+		return blob, err
+	}
+	return blob, t.owe(&storage.Mirror{UUID: ref.UUID, Revision: ref.Revision, Blob: ref.Blob})
 }
 
 // lookup is a blob's row, of an empty key where there is none.

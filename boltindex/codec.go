@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"time"
 
 	"github.com/fxamacker/cbor/v2"
 
@@ -30,6 +31,7 @@ type blobRecord struct {
 	Accessed     int64  `cbor:"9,keyasint,omitempty"`
 	Name         []byte `cbor:"10,keyasint,omitempty"`
 	MimeWord     uint64 `cbor:"11,keyasint,omitempty"`
+	Ended        int64  `cbor:"12,keyasint,omitempty"`
 }
 
 // refRecord is a reference row.
@@ -47,6 +49,11 @@ type refRecord struct {
 	Created      int64             `cbor:"11,keyasint,omitempty"`
 	TypeWord     uint64            `cbor:"12,keyasint,omitempty"`
 	MimeWord     uint64            `cbor:"13,keyasint,omitempty"`
+	Policy       string            `cbor:"14,keyasint,omitempty"`
+	PolicyWord   uint64            `cbor:"15,keyasint,omitempty"`
+	Expires      int64             `cbor:"16,keyasint,omitempty"`
+	Count        int64             `cbor:"17,keyasint,omitempty"`
+	Revision     uint32            `cbor:"18,keyasint,omitempty"`
 }
 
 // countersRecord is the counters row.
@@ -106,7 +113,7 @@ func encodeBlob(b *storage.BlobRow) ([]byte, error) {
 	}
 	r := blobRecord{
 		Organization: byte(mode), Size: b.Size, CRC: b.CRC,
-		Refs: b.Refs, Accessed: sinceMicro(b.AccessedAt, 0),
+		Refs: b.Refs, Ended: b.Ended, Accessed: sinceMicro(b.AccessedAt, 0),
 	}
 	r.Path, r.Name = splitPath(b.Path)
 	r.MimeWord, r.MimeType = word(b.MimeType)
@@ -139,7 +146,7 @@ func decodeBlob(key storage.BlobKey, row []byte) (storage.BlobRow, error) {
 	}
 	b := storage.BlobRow{
 		Key: key, Path: joinPath(r.Path, r.Name), Organization: modes[r.Organization-1], Size: r.Size, CRC: r.CRC, MimeType: mime,
-		Refs: r.Refs, CreatedAt: timeSince(r.Created, r.base()), AccessedAt: timeSince(r.Accessed, 0),
+		Refs: r.Refs, Ended: r.Ended, CreatedAt: timeSince(r.Created, r.base()), AccessedAt: timeSince(r.Accessed, 0),
 	}
 	if d, inKey := key.Digest(); inKey {
 		b.Digest = d
@@ -158,7 +165,9 @@ func encodeRef(ref *storage.RefRow) ([]byte, error) {
 		Blob: []byte(ref.Blob), Session: m.SessionID, Conversation: m.ConversationID, Run: m.RunID, User: m.UserID,
 		Message: int64(m.MessageIndex), Content: int64(m.ContentIndex),
 		Labels: m.Labels, Created: sinceMicro(m.CreatedAt, mintedAt(ref.UUID)),
+		Expires: sinceMicro(ref.ExpiresAt, mintedAt(ref.UUID)), Count: ref.Count, Revision: ref.Revision,
 	}
+	r.PolicyWord, r.Policy = word(m.Policy)
 	r.TypeWord, r.Type = word(ref.Type)
 	r.MimeWord, r.MimeType = word(ref.MimeType)
 	return encode(&r)
@@ -171,14 +180,17 @@ func decodeRef(id storage.UUID, row []byte) (storage.RefRow, error) {
 	}
 	kind, err := fromWord(r.TypeWord, r.Type)
 	mime, err2 := fromWord(r.MimeWord, r.MimeType)
-	if err := cmp.Or(err, err2); err != nil {
+	policy, err3 := fromWord(r.PolicyWord, r.Policy)
+	if err := cmp.Or(err, err2, err3); err != nil {
 		return storage.RefRow{}, fmt.Errorf("reference %s: %w", id, err)
 	}
 	ref := storage.RefRow{
 		UUID: id, Blob: storage.BlobKey(r.Blob), Type: kind, MimeType: mime,
+		ExpiresAt: timeSince(r.Expires, mintedAt(id)), Count: r.Count, Revision: r.Revision,
 		Metadata: storage.MediaMetadata{
 			ConversationID: r.Conversation, SessionID: r.Session, RunID: r.Run, UserID: r.User,
-			MessageIndex: int(r.Message), ContentIndex: int(r.Content), CreatedAt: timeSince(r.Created, mintedAt(id)), Labels: r.Labels,
+			MessageIndex: int(r.Message), ContentIndex: int(r.Content), CreatedAt: timeSince(r.Created, mintedAt(id)),
+			Policy: policy, Labels: r.Labels,
 		},
 	}
 	if !ref.Blob.Valid() {
@@ -187,32 +199,15 @@ func decodeRef(id storage.UUID, row []byte) (storage.RefRow, error) {
 	return ref, nil
 }
 
-// mirrorKey is the key of a line that a sidecar is owed.
-func mirrorKey(m *storage.Mirror) []byte {
-	kind := byte('+')
-	if m.Deleted {
-		kind = '-'
-	}
-	return append(m.UUID[:len(m.UUID):len(m.UUID)], kind)
-}
-
-func decodeMirror(key, value []byte) (storage.Mirror, error) {
-	m := storage.Mirror{Blob: storage.BlobKey(value)}
-	if len(key) != len(m.UUID)+1 || key[16] != '+' && key[16] != '-' || !m.Blob.Valid() {
-		return m, fmt.Errorf("%w: mirror row %x of blob %q", storage.ErrCorrupted, key, value)
-	}
-	copy(m.UUID[:], key)
-	m.Deleted = key[16] == '-'
-	return m, nil
-}
-
 // memberships are the lists that a reference is in, of those that are of anything:
-// its digest's, which is zero where it needs none, and its IDs'.
-func memberships(digest storage.Digest, m *storage.MediaMetadata) iter.Seq[membership] {
+// its digest's, which is zero where it needs none, its IDs', and that of those that
+// expire.
+func memberships(digest storage.Digest, ref *storage.RefRow) iter.Seq[membership] {
 	return func(yield func(membership) bool) {
 		if !digest.IsZero() && !yield(membership{bucketByDigest, string(digest[:])}) {
 			return
 		}
+		m := &ref.Metadata
 		for _, m := range [...]membership{
 			{bucketBySession, m.SessionID}, {bucketByConversation, m.ConversationID},
 			{bucketByRun, m.RunID}, {bucketByUser, m.UserID},
@@ -221,19 +216,25 @@ func memberships(digest storage.Digest, m *storage.MediaMetadata) iter.Seq[membe
 				return
 			}
 		}
+		if !ref.ExpiresAt.IsZero() {
+			yield(membership{bucketByExpiry, string(expiryKey(ref.ExpiresAt))})
+		}
 	}
 }
 
 // membership is a list.
 type membership struct {
 	bucket bucket
-	of     string // ID, or the bytes of a digest
+	of     string // ID, or the bytes of a digest or of a time
 }
 
 // prefix is what the keys of the list begin with.
 func (m membership) prefix() []byte {
-	if m.bucket == bucketByDigest {
+	switch m.bucket {
+	case bucketByDigest:
 		return []byte(m.of[:listHash])
+	case bucketByExpiry:
+		return []byte(m.of)
 	}
 	return listOf(m.of)
 }
@@ -241,6 +242,19 @@ func (m membership) prefix() []byte {
 // key is that of a reference in the list.
 func (m membership) key(ref storage.UUID) []byte {
 	return append(append(make([]byte, 0, listHash+len(ref)), m.prefix()...), ref[:]...)
+}
+
+// signBit turned over puts numbers in the order of their bytes.
+const signBit = 1 << 63
+
+// expiryKey is what the keys of the references that expire at a time begin with.
+func expiryKey(at time.Time) []byte {
+	return binary.BigEndian.AppendUint64(nil, uint64(at.UnixMicro())^signBit)
+}
+
+// expiryOf is the inverse of expiryKey.
+func expiryOf(key []byte) time.Time {
+	return time.UnixMicro(int64(binary.BigEndian.Uint64(key) ^ signBit)).UTC()
 }
 
 // The body of a log record is the version byte of rows and then, for every row,

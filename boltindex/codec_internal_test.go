@@ -82,17 +82,17 @@ func FuzzDecodeMirror(f *testing.F) {
 	for _, m := range []storage.Mirror{
 		{UUID: someUUID, Blob: someKey}, {UUID: someUUID, Deleted: true, Blob: storage.UUIDKey(someUUID)},
 	} {
-		f.Add(mirrorKey(&m), []byte(m.Blob))
+		f.Add(m.Key(), []byte(m.Blob))
 	}
 	f.Add([]byte("0123456789abcdef*"), []byte(someKey))
 	f.Add([]byte{}, []byte{})
 	f.Fuzz(func(t *testing.T, key, value []byte) {
-		m, err := decodeMirror(key, value)
+		m, err := storage.ParseMirror(key, storage.BlobKey(value))
 		if err != nil {
 			require.ErrorIs(t, err, storage.ErrCorrupted)
 			return
 		}
-		require.Equal(t, key, mirrorKey(&m))
+		require.Equal(t, key, m.Key())
 		require.Equal(t, value, []byte(m.Blob))
 	})
 }

@@ -66,10 +66,10 @@ func TestFormatVersions(t *testing.T) {
 		want error
 	}{
 		"a later version": {func(tx *bolt.Tx) error {
-			return tx.Bucket([]byte("meta")).Put([]byte("format"), binary.BigEndian.AppendUint32(nil, 4))
+			return tx.Bucket([]byte("meta")).Put([]byte("format"), binary.BigEndian.AppendUint32(nil, 5))
 		}, storage.ErrVersion},
 		"the version before": {func(tx *bolt.Tx) error {
-			return tx.Bucket([]byte("meta")).Put([]byte("format"), binary.BigEndian.AppendUint32(nil, 2))
+			return tx.Bucket([]byte("meta")).Put([]byte("format"), binary.BigEndian.AppendUint32(nil, 3))
 		}, storage.ErrVersion},
 		"version 0": {func(tx *bolt.Tx) error {
 			return tx.Bucket([]byte("meta")).Put([]byte("format"), make([]byte, 4))
@@ -78,6 +78,8 @@ func TestFormatVersions(t *testing.T) {
 		"no meta":    {func(tx *bolt.Tx) error { return tx.DeleteBucket([]byte("meta")) }, storage.ErrCorrupted},
 		"no refs":    {func(tx *bolt.Tx) error { return tx.DeleteBucket([]byte("refs")) }, storage.ErrCorrupted},
 		"no digests": {func(tx *bolt.Tx) error { return tx.DeleteBucket([]byte("by_digest")) }, storage.ErrCorrupted},
+		"no expiry":  {func(tx *bolt.Tx) error { return tx.DeleteBucket([]byte("by_expiry")) }, storage.ErrCorrupted},
+		"no usage":   {func(tx *bolt.Tx) error { return tx.DeleteBucket([]byte("usage")) }, storage.ErrCorrupted},
 		"no mirrors": {func(tx *bolt.Tx) error { return tx.DeleteBucket([]byte("mirrors")) }, storage.ErrCorrupted},
 	} {
 		t.Run(what, func(t *testing.T) {

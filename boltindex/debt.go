@@ -6,7 +6,7 @@ import (
 	"github.com/mediabolt/mediabolt/storage"
 )
 
-// maxDebtPage bounds the rows that one operation of Settle drops, so that a
+// maxDebtPage bounds the rows that one operation of Owe or Settle changes, so that a
 // checkpoint never makes the stores of its group wait for long: about 1 ms.
 const maxDebtPage = 1024
 
@@ -19,7 +19,7 @@ func (x *Index) Debt(ctx context.Context) (storage.Debt, error) {
 	}
 	err := x.view(func(r *rows) error {
 		for k, v := range r.from(bucketMirrors, nil) {
-			m, err := decodeMirror(k, v)
+			m, err := storage.ParseMirror(k, storage.BlobKey(v))
 			if err != nil {
 				return err
 			}
@@ -33,27 +33,52 @@ func (x *Index) Debt(ctx context.Context) (storage.Debt, error) {
 	return debt, x.wrap(err)
 }
 
+// Owe adds to the debt, durably. Errors: ErrDiskSpace, ErrIO, ErrInDoubt, or ctx's.
+func (x *Index) Owe(ctx context.Context, debt storage.Debt) error {
+	return x.inPages(ctx, debt, false, (*txn).oweAll)
+}
+
 // Settle drops what has been paid, and is durable, from the debt. Rows that are
 // not there are no error. Errors: ErrDiskSpace, ErrIO, or ctx's.
 func (x *Index) Settle(ctx context.Context, paid storage.Debt) error {
 	x.refillReserve()
-	for len(paid.Mirrors) > 0 || len(paid.Unlinks) > 0 {
-		m := min(len(paid.Mirrors), maxDebtPage)
-		u := min(len(paid.Unlinks), maxDebtPage)
-		page := storage.Debt{Mirrors: paid.Mirrors[:m], Unlinks: paid.Unlinks[:u]}
-		if err := x.commit(ctx, &op{shrinks: true, do: func(t *txn) error { t.settle(&page); return nil }}); err != nil {
+	return x.inPages(ctx, paid, true, (*txn).settle)
+}
+
+// inPages commits a change for all of a debt, some of it at a time.
+func (x *Index) inPages(ctx context.Context, debt storage.Debt, shrinks bool, do func(*txn, *storage.Debt) error) error {
+	for len(debt.Mirrors) > 0 || len(debt.Unlinks) > 0 {
+		m := min(len(debt.Mirrors), maxDebtPage)
+		u := min(len(debt.Unlinks), maxDebtPage)
+		page := storage.Debt{Mirrors: debt.Mirrors[:m], Unlinks: debt.Unlinks[:u]}
+		if err := x.commit(ctx, &op{shrinks: shrinks, do: func(t *txn) error { return do(t, &page) }}); err != nil {
 			return err
 		}
-		paid.Mirrors, paid.Unlinks = paid.Mirrors[m:], paid.Unlinks[u:]
+		debt.Mirrors, debt.Unlinks = debt.Mirrors[m:], debt.Unlinks[u:]
 	}
 	return nil
 }
 
-func (t *txn) settle(paid *storage.Debt) {
+func (t *txn) oweAll(debt *storage.Debt) error {
+	for i := range debt.Mirrors {
+		if err := t.owe(&debt.Mirrors[i]); err != nil {
+			return err
+		}
+	}
+	for _, u := range debt.Unlinks {
+		if err := t.put(bucketUnlinks, []byte(u.Path), nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *txn) settle(paid *storage.Debt) error {
 	for i := range paid.Mirrors {
-		t.delete(bucketMirrors, mirrorKey(&paid.Mirrors[i]))
+		t.delete(bucketMirrors, paid.Mirrors[i].Key())
 	}
 	for _, u := range paid.Unlinks {
 		t.delete(bucketUnlinks, []byte(u.Path))
 	}
+	return nil
 }

@@ -30,4 +30,4 @@ func (x *Index) LogTo(files [2]*os.File) error {
 }
 
 // MemberKey is the key of a reference in the list of an ID.
-func MemberKey(id string, ref storage.UUID) []byte { return memberKey(id, ref) }
+func MemberKey(id string, ref storage.UUID) []byte { return membership{bucketBySession, id}.key(ref) }

@@ -2,10 +2,12 @@ package boltindex
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"fmt"
 	"iter"
+	"time"
 
 	"github.com/mediabolt/mediabolt/storage"
 )
@@ -53,9 +55,9 @@ func (r *rows) narrowest(f *storage.RefFilter, after storage.UUID) iter.Seq2[sto
 	if f.Newest && after.IsZero() {
 		after = lastUUID
 	}
-	for m := range memberships(f.Digest, &storage.MediaMetadata{
+	for m := range memberships(f.Digest, &storage.RefRow{Metadata: storage.MediaMetadata{
 		ConversationID: f.ConversationID, SessionID: f.SessionID, RunID: f.RunID, UserID: f.UserID,
-	}) {
+	}}) {
 		list := r.listed(m, after, f.Newest)
 		if m.bucket == bucketByDigest {
 			list = r.withFounder(list, f, after)
@@ -134,6 +136,45 @@ func (r *rows) withFounder(list iter.Seq2[storage.UUID, []byte], f *storage.RefF
 			yield(founder, row)
 		}
 	}
+}
+
+// Due is a page of up to limit references that expire before a time, with their
+// blobs, soonest first, those after a place. next is where the following page
+// begins; more is false when there is none.
+func (x *Index) Due(ctx context.Context, before time.Time, after storage.Place, limit int) (page []storage.RefPair, next storage.Place, more bool, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, after, false, err
+	}
+	next = after
+	err = x.view(func(r *rows) error {
+		start := append(expiryKey(after.At), after.UUID[:]...)
+		for k := range r.from(bucketByExpiry, start) {
+			if len(k) != len(start) {
+				return fmt.Errorf("%w: list %s has key %x", storage.ErrCorrupted, bucketByExpiry, k)
+			}
+			place := storage.Place{At: expiryOf(k), UUID: storage.UUID(k[len(k)-len(after.UUID):])}
+			if bytes.Equal(k, start) {
+				continue
+			}
+			if more = place.At.Before(before); !more || len(page) == min(limit, maxScan) {
+				return nil
+			}
+			row := r.get(bucketRefs, place.UUID[:])
+			if row == nil {
+				return cmp.Or(r.err, fmt.Errorf("%w: reference %s is listed and has no row", storage.ErrCorrupted, place.UUID))
+			}
+			var pair storage.RefPair
+			var err error
+			if pair.Ref, pair.Blob, err = r.readPair(place.UUID, row); err != nil {
+				return err
+			}
+			page = append(page, pair)
+			next = place
+		}
+		more = false
+		return nil
+	})
+	return page, next, more, x.wrap(err)
 }
 
 // IDs is a page of up to limit IDs of a kind that references have, each once, those

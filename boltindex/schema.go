@@ -19,11 +19,15 @@
 //	                            other than the one that the file of the shared
 //	                            blob is named after. hash is the first 8 bytes
 //	                            of the digest
-//	unlinks   path           -> empty; a blob whose row is gone and whose
+//	by_expiry time UUID      -> empty; only for references that expire. time is in
+//	                            microseconds since 1970, big-endian, its sign
+//	                            bit turned over
+//	unlinks   path           -> empty; a path that no row has any more, and whose
 //	                            files are still to be removed
-//	mirrors   UUID kind      -> blob key; a sidecar line that is not known to
-//	                            be durable yet. kind is '+' for an addition,
-//	                            '-' for a tombstone
+//	mirrors   storage.Mirror.Key -> blob key; what a sidecar is owed and is not
+//	                            known to be durable yet
+//	usage     kind hash      -> usage row; what the references of a session ('s') or
+//	                            a user ('u') add up to. hash is as in the lists
 //
 // A blob key is storage.BlobKey's bytes. Two IDs may have their hash in common, and
 // then share a list: the reference's row says which is its own. A blob that is
@@ -62,7 +66,7 @@
 package boltindex
 
 // formatVersion is the version of everything above. Another one is refused.
-const formatVersion = 3
+const formatVersion = 4
 
 // Names of files in the directory of the index.
 const (
@@ -89,13 +93,15 @@ const (
 	bucketUnlinks
 	bucketMirrors
 	bucketByDigest
+	bucketByExpiry
+	bucketUsage
 	buckets // how many there are
 )
 
 var bucketNames = [buckets][]byte{
 	[]byte("meta"), []byte("blobs"), []byte("refs"), []byte("by_session"), []byte("by_conversation"),
 	[]byte("by_run"), []byte("by_user"), []byte("unlinks"), []byte("mirrors"),
-	[]byte("by_digest"),
+	[]byte("by_digest"), []byte("by_expiry"), []byte("usage"),
 }
 
 func (b bucket) name() []byte { return bucketNames[b] }

@@ -24,6 +24,7 @@ var words = []string{
 	"video/mp4", "video/webm", "video/quicktime", "video/mpeg", "video/x-matroska", "video/x-msvideo",
 	"application/pdf", "application/json", "application/zip", "application/octet-stream", "application/xml",
 	"text/plain", "text/markdown", "text/html", "text/csv", "text/plain; charset=utf-8", "text/html; charset=utf-8",
+	"retain", "retain-30days", "retain-12hours", "delete-after-10min",
 }
 
 // word is a text's place among the words, or else the text.
@@ -122,6 +123,3 @@ func listOf(id string) []byte {
 	sum := sha256.Sum256([]byte(id))
 	return sum[:listHash:listHash]
 }
-
-// memberKey is the key of reference id in the list of one ID.
-func memberKey(id string, ref storage.UUID) []byte { return append(listOf(id), ref[:]...) }

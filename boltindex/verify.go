@@ -35,7 +35,7 @@ func (x *Index) Verify(ctx context.Context) ([]storage.Finding, error) {
 		return a.findings, ctx.Err() // rows of a damaged tree say nothing
 	}
 	err = x.view(func(r *rows) error {
-		for _, step := range [...]func(*rows) error{a.blobs, a.refs, a.lists, a.mirrors, a.totals} {
+		for _, step := range [...]func(*rows) error{a.blobs, a.refs, a.lists, a.mirrors, a.totals, a.usage} {
 			if err := step(r); err != nil {
 				return err
 			}
@@ -181,7 +181,7 @@ func (a *audit) refs(r *rows) error {
 			continue
 		}
 		a.sum.CountRef(&ref.Metadata, blob.Size, 1)
-		for m := range memberships(blob.ListedDigest(ref.UUID), &ref.Metadata) {
+		for m := range memberships(blob.ListedDigest(ref.UUID), &ref) {
 			a.members++
 			if r.get(m.bucket, m.key(ref.UUID)) == nil {
 				a.report(storage.Finding{Kind: storage.FindingDangling, Ref: ref.UUID.String(),
@@ -195,7 +195,7 @@ func (a *audit) refs(r *rows) error {
 // lists checks that the lists hold nothing beyond what refs has seen in them.
 func (a *audit) lists(r *rows) error {
 	var entries int64
-	for _, list := range [...]bucket{bucketByDigest, bucketBySession, bucketByConversation, bucketByRun, bucketByUser} {
+	for _, list := range [...]bucket{bucketByDigest, bucketBySession, bucketByConversation, bucketByRun, bucketByUser, bucketByExpiry} {
 		for k := range r.from(list, nil) {
 			if err := a.ctx.Err(); err != nil {
 				return err
@@ -221,7 +221,7 @@ func (a *audit) mirrors(r *rows) error {
 		if err := a.ctx.Err(); err != nil {
 			return err
 		}
-		if _, err := decodeMirror(k, v); err != nil {
+		if _, err := storage.ParseMirror(k, storage.BlobKey(v)); err != nil {
 			a.report(storage.Finding{Kind: storage.FindingIndex, Detail: err.Error()})
 		}
 	}

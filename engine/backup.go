@@ -33,6 +33,7 @@ type Backup struct {
 	Shared      int64 // blobs that are links, or share their blocks
 	Copied      int64 // blobs whose bytes were copied
 	CopiedBytes int64
+	Erased      int64 // by a Restore: references that were erased after the moment
 	// LeftOut are blobs that are damaged in the store and that no earlier backup
 	// had. They are not in this one, nor are their references.
 	LeftOut []storage.Finding
@@ -45,7 +46,8 @@ type Backup struct {
 // One moment: a call that began before it is in the backup as a whole, one that began
 // later is not; of those that are under way, some are. So whatever had returned when
 // another call began is in the backup if that call is. Backup.At is just before the
-// moment. References come with all that they have, blobs with their paths.
+// moment. References come with all that they have, blobs with their paths, and holds
+// and the ledger of erasures come too.
 //
 // Blobs that an earlier backup has are kept, what is gone from the store is removed,
 // so dest is always one backup, the last. One that was interrupted is continued by
@@ -80,6 +82,8 @@ type backup struct {
 	dir   *backupDir
 	index Index // the new one
 	done  Backup
+
+	journals map[string][]byte // carried files as they were at the moment
 }
 
 func (b *backup) run(dest string, want backupMarker) (err error) {
@@ -135,7 +139,7 @@ func (b *backup) collect() (err error) {
 func (b *backup) turn(want backupMarker) error {
 	counters, err := b.index.Counters(b.ctx)
 	if err == nil {
-		err = b.settle(counters)
+		err = b.settle()
 	}
 	if err := errors.Join(err, b.index.Close()); err != nil {
 		return err
@@ -156,7 +160,7 @@ func (b *backup) turn(want backupMarker) error {
 }
 
 // settle writes the sidecars and removes what is gone.
-func (b *backup) settle(counters storage.Counters) error {
+func (b *backup) settle() error {
 	if err := b.refuseOpen(); err != nil {
 		return err
 	}
@@ -169,7 +173,10 @@ func (b *backup) settle(counters storage.Counters) error {
 	if err := b.dir.mark(m); err != nil {
 		return err
 	}
-	if err := b.sidecars(counters.Blobs); err != nil {
+	if err := b.placeJournals(); err != nil {
+		return err
+	}
+	if err := b.sidecars(); err != nil {
 		return err
 	}
 	if err := b.prune(); err != nil {
@@ -196,7 +203,7 @@ func (b *backup) refuseOpen() error {
 }
 
 // sidecars makes the sidecar of every blob of the backup mirror its rows.
-func (b *backup) sidecars(total int64) error {
+func (b *backup) sidecars() error {
 	return b.each(func(row *storage.BlobRow) error {
 		refs, err := refsOf(b.ctx, b.index, row)
 		if err != nil {

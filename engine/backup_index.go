@@ -4,9 +4,13 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 
 	"github.com/mediabolt/mediabolt/storage"
 )
+
+// indexPage is how many references are read at a time.
+const indexPage = 1024
 
 // indexWriters is how many references are added to a new index at a time, so that
 // they make large groups. Alone each would wait for a commit of its own.
@@ -40,25 +44,26 @@ func (b *backup) makeIndex() (err error) {
 			err = errors.Join(err, b.index.Close())
 		}
 	}()
-	b.done.At = now()
-	cut := b.s.cuts.beginCut()
+	cut, err := b.beginCut()
+	if err != nil {
+		return err
+	}
 	if err = b.addPages(cut); err != nil {
 		b.s.cuts.endCut(cut)
 		return err
 	}
-	// All that was removed meanwhile is known now.
-	b.s.cuts.endCut(cut)
-	var late []storage.RefPair
-	for _, p := range cut.removed {
-		missing, err := b.lacks(&p)
+	// All that was changed meanwhile is known now.
+	var changed []storage.RefPair
+	for _, p := range cut.was {
+		lacks, err := b.lacks(&p)
 		if err != nil {
 			return err
 		}
-		if missing {
-			late = append(late, p)
+		if lacks {
+			changed = append(changed, p)
 		}
 	}
-	return b.add(late)
+	return b.add(changed)
 }
 
 // rootedIndex closes the directory of an index with it.
@@ -73,7 +78,7 @@ func (i *rootedIndex) Close() error { return errors.Join(i.Index.Close(), i.root
 func (b *backup) addPages(cut *cut) error {
 	var after storage.UUID
 	for {
-		page, next, more, err := b.s.index.Refs(b.ctx, storage.RefFilter{}, after, refsPage)
+		page, next, more, err := b.s.index.Refs(b.ctx, storage.RefFilter{}, after, indexPage)
 		if err != nil {
 			return err
 		}
@@ -92,29 +97,47 @@ func (b *backup) addPages(cut *cut) error {
 	}
 }
 
-// lacks says whether the new index does not have a reference.
+// lacks says whether the new index does not have a reference as it was: it has
+// ended then.
 func (b *backup) lacks(p *storage.RefPair) (bool, error) {
 	id, err := storage.ParseID(p.Blob.NameHash() + "-" + p.Ref.UUID.String())
 	if err != nil {
 		return false, err
 	}
-	_, _, err = b.index.Ref(b.ctx, id)
-	if errors.Is(err, storage.ErrNotFound) {
+	ref, _, err := b.index.Ref(b.ctx, id)
+	switch {
+	case errors.Is(err, storage.ErrNotFound):
 		return true, nil
+	case err != nil, ref.Revision == p.Ref.Revision:
+		return false, err
 	}
-	return false, err
+	// The page was read after the change.
+	if _, err := b.index.End(b.ctx, id, time.Time{}); err != nil {
+		return false, err
+	}
+	return true, b.settleDebt()
 }
 
-// add adds references to the new index. Their sidecars are written later, all of
-// them, so that none is owed.
+// settleDebt drops what the new index owes: sidecars are written later, all of them,
+// and files that are not of the backup are removed.
+func (b *backup) settleDebt() error {
+	debt, err := b.index.Debt(b.ctx)
+	if err != nil {
+		return err
+	}
+	return b.index.Settle(b.ctx, debt)
+}
+
+// add adds references to the new index.
 func (b *backup) add(pairs []storage.RefPair) error {
 	ctx, cancel := context.WithCancel(b.ctx)
 	defer cancel()
 	work := make(chan *storage.RefPair, len(pairs))
 	paid := make([]storage.Mirror, len(pairs))
 	for i := range pairs {
+		pairs[i].Blob.Ended = 0 // the new sidecars tell of none
 		work <- &pairs[i]
-		paid[i] = storage.Mirror{UUID: pairs[i].Ref.UUID, Blob: pairs[i].Ref.Blob}
+		paid[i] = storage.Mirror{UUID: pairs[i].Ref.UUID, Blob: pairs[i].Ref.Blob, Revision: pairs[i].Ref.Revision}
 	}
 	close(work)
 	failed := make([]error, min(indexWriters, len(pairs)))
@@ -148,13 +171,9 @@ func (b *backup) leaveOut(row *storage.BlobRow) error {
 		if err != nil {
 			return err
 		}
-		if _, err := b.index.Remove(b.ctx, id); err != nil {
+		if _, err := b.index.End(b.ctx, id, time.Time{}); err != nil {
 			return err
 		}
 	}
-	debt, err := b.index.Debt(b.ctx)
-	if err != nil {
-		return err
-	}
-	return b.index.Settle(b.ctx, debt)
+	return b.settleDebt()
 }

@@ -32,6 +32,8 @@ type rotSample struct {
 	live   map[string]rotRef
 	gone   []storage.StorageReference
 	last   string // the reference of the last commit
+	held   storage.StorageReference
+	holds  []engine.Hold
 }
 
 type rotRef struct {
@@ -72,7 +74,10 @@ func rotStore(t *testing.T, killed bool) *rotSample {
 			s.last = ref.ID
 		}
 	}
-	setup(t, config, func(f *engine.FileStore) { fill(f, 80) })
+	setup(t, config, func(f *engine.FileStore) {
+		fill(f, 80)
+		s.hold(t, f)
+	})
 	if killed {
 		mustAbandon(t, config, func(f *engine.FileStore) {
 			fill(f, 20)
@@ -90,6 +95,20 @@ func rotStore(t *testing.T, killed bool) *rotSample {
 		}
 	})
 	return s
+}
+
+// hold puts holds on one reference, some of which have ended. The last record of
+// their journal is one that counts.
+func (s *rotSample) hold(t *testing.T, f *engine.FileStore) {
+	s.held = s.live[s.last].ref
+	target := engine.HoldTarget{Kind: engine.HoldReference, ID: s.held.ID}
+	for n := range 3 {
+		mustHold(t, f, engine.Hold{Name: fmt.Sprint("early ", n), Target: target})
+		mustHold(t, f, onSession(fmt.Sprint("released ", n), "another"))
+	}
+	mustRelease(t, f, "released 1", onSession("", "another").Target)
+	mustHold(t, f, engine.Hold{Name: "last", Target: target})
+	s.holds = mustListHolds(t, f)
 }
 
 // shrink leaves out what bbolt has not used of its file, and most of the reserve:
@@ -166,6 +185,19 @@ func (s *rotSample) rots(t *testing.T, random *rand.Rand) []rot {
 			cut("inside a sector", 700)
 		case strings.HasPrefix(name, "log."):
 			s.rotLog(data, within, cut)
+		case name == "holds":
+			within("head", 0, 60)
+			within("padding of the head", 100, 512)
+			start := 512
+			for line := range bytes.Lines(data[512:]) {
+				within("line", start, start+len(line))
+				flip("newline", start+len(line)-1)
+				cut("before a line", start)
+				cut("in a line", start+random.IntN(len(line)))
+				start += len(line)
+			}
+			cut("all", 0)
+			cut("in the head", random.IntN(512))
 		case name == "reserve":
 			within("reserve", 0, len(data))
 			cut("reserve", 0)
@@ -391,6 +423,9 @@ func (s *rotSample) judge(f *engine.FileStore, r rot, lastMayBeLost bool) (outco
 	if err == nil {
 		err = s.change(f)
 	}
+	if err == nil {
+		err = s.stillHeld(f, r, named)
+	}
 	switch {
 	case err != nil:
 		return "", err
@@ -402,6 +437,31 @@ func (s *rotSample) judge(f *engine.FileStore, r rot, lastMayBeLost bool) (outco
 		return "last record lost", nil
 	}
 	return "good", nil
+}
+
+// stillHeld requires that what is held cannot be deleted, and that all holds are
+// listed, or else that the damage is named.
+func (s *rotSample) stillHeld(f *engine.FileStore, r rot, named bool) error {
+	if filepath.Base(r.file) == "holds" && !named {
+		return errors.New("verify finds nothing")
+	}
+	err := f.Delete(context.Background(), &s.held)
+	if !errors.Is(err, storage.ErrHeld) && !errors.Is(err, storage.ErrCorrupted) {
+		return fmt.Errorf("a held reference can be deleted: %w", err)
+	}
+	var list []engine.Hold
+	for h, err := range f.Holds(context.Background()) {
+		if errors.Is(err, storage.ErrCorrupted) {
+			return nil
+		} else if err != nil {
+			return fmt.Errorf("holds: %w", err)
+		}
+		list = append(list, h)
+	}
+	if !slices.Equal(list, s.holds) {
+		return fmt.Errorf("the holds are %+v in place of %+v", list, s.holds)
+	}
+	return nil
 }
 
 func sameEntry(a, b engine.Entry) bool {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -31,9 +32,9 @@ type cuttable struct {
 
 // cut is what has changed since its moment.
 type cut struct {
-	mu      sync.Mutex // guards the rest; a leaf lock
-	added   map[storage.UUID]struct{}
-	removed map[storage.UUID]storage.RefPair // that were there at the moment
+	mu    sync.Mutex // guards the rest; a leaf lock
+	added map[storage.UUID]struct{}
+	was   map[storage.UUID]storage.RefPair // what perhaps has changed, as it was
 }
 
 func newCuttable(index Index) *cuttable { return &cuttable{Index: index, now: new(sync.WaitGroup)} }
@@ -41,7 +42,7 @@ func newCuttable(index Index) *cuttable { return &cuttable{Index: index, now: ne
 // beginCut begins a cut, and returns when all that belongs to its moment is in the
 // index.
 func (c *cuttable) beginCut() *cut {
-	k := &cut{added: map[storage.UUID]struct{}{}, removed: map[storage.UUID]storage.RefPair{}}
+	k := &cut{added: map[storage.UUID]struct{}{}, was: map[storage.UUID]storage.RefPair{}}
 	c.turn(func(cuts []*cut) []*cut { return append(cuts, k) })
 	return k
 }
@@ -92,25 +93,52 @@ func (c *cuttable) Add(ctx context.Context, add *storage.Addition) (storage.Blob
 
 // Remove is Index.Remove.
 func (c *cuttable) Remove(ctx context.Context, id storage.ID) (storage.Removal, error) {
-	cuts, leave := c.enter()
+	leave, err := c.note(ctx, id)
 	defer leave()
-	if len(cuts) == 0 {
-		return c.Index.Remove(ctx, id)
-	}
-	ref, blob, err := c.Index.Ref(ctx, id)
-	was := err == nil
-	if err != nil && !errors.Is(err, storage.ErrNotFound) {
+	if err != nil {
 		return storage.Removal{}, err
 	}
-	removal, err := c.Index.Remove(ctx, id)
-	// One that came between the two had not returned at the moment, and may as well
-	// be later.
-	if err == nil && removal.Found && was {
+	return c.Index.Remove(ctx, id)
+}
+
+// End is Index.End.
+func (c *cuttable) End(ctx context.Context, id storage.ID, due time.Time) (storage.Removal, error) {
+	leave, err := c.note(ctx, id)
+	defer leave()
+	if err != nil {
+		return storage.Removal{}, err
+	}
+	return c.Index.End(ctx, id, due)
+}
+
+// Revise is Index.Revise.
+func (c *cuttable) Revise(ctx context.Context, id storage.ID, revise func(*storage.RefRow) bool) (storage.RefPair, error) {
+	leave, err := c.note(ctx, id)
+	defer leave()
+	if err != nil {
+		return storage.RefPair{}, err
+	}
+	return c.Index.Revise(ctx, id, revise)
+}
+
+// note notes a reference before it is changed. One that is not there, or is only
+// about to be, had not been added by a call that had returned at the moment, and may
+// as well be later.
+func (c *cuttable) note(ctx context.Context, id storage.ID) (leave func(), err error) {
+	cuts, leave := c.enter()
+	if len(cuts) == 0 {
+		return leave, nil
+	}
+	ref, blob, err := c.Index.Ref(ctx, id)
+	if errors.Is(err, storage.ErrNotFound) {
+		return leave, nil
+	}
+	if err == nil {
 		for _, k := range cuts {
-			k.noteRemoved(storage.RefPair{Ref: ref, Blob: blob})
+			k.noteChanged(storage.RefPair{Ref: ref, Blob: blob})
 		}
 	}
-	return removal, err
+	return leave, err
 }
 
 // StoreID is that of the index, zero where it has none.
@@ -127,11 +155,12 @@ func (k *cut) noteAdded(id storage.UUID) {
 	k.added[id] = struct{}{}
 }
 
-func (k *cut) noteRemoved(p storage.RefPair) {
+func (k *cut) noteChanged(p storage.RefPair) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if _, later := k.added[p.Ref.UUID]; !later {
-		k.removed[p.Ref.UUID] = p
+	_, later := k.added[p.Ref.UUID]
+	if _, noted := k.was[p.Ref.UUID]; !noted && !later {
+		k.was[p.Ref.UUID] = p
 	}
 }
 

@@ -9,10 +9,11 @@ import (
 	"github.com/mediabolt/mediabolt/storage"
 )
 
-// Delete ends a reference, and removes the blob's file with the last one. Once
+// Delete ends a reference, or takes one from its count if that is more than one, and removes the blob's file with the last one. Once
 // the end is durable Delete is a success; a file that cannot be removed then is
-// logged and tried again at every checkpoint and opening. See
-// storage.MediaStorageService.
+// logged and tried again at every checkpoint and opening. A reference that a hold
+// is on stays: ErrHeld. While the journal of the holds is damaged nothing is
+// deleted: ErrCorrupted. See storage.MediaStorageService.
 func (f *FileStore) Delete(ctx context.Context, ref *storage.StorageReference) error {
 	s, leave, err := f.enter(ctx)
 	if err != nil {
@@ -45,7 +46,7 @@ func parseRef(ref *storage.StorageReference) (storage.ID, error) {
 }
 
 func (s *store) delete(ctx context.Context, id storage.ID) (storage.Removal, error) {
-	removal, err := s.index.Remove(ctx, id)
+	removal, err := s.removeUnheld(ctx, id)
 	if err != nil {
 		return removal, fmt.Errorf("reference %s: %w", id, err)
 	}
@@ -61,6 +62,10 @@ func (s *store) delete(ctx context.Context, id storage.ID) (storage.Removal, err
 
 // payRemoval does to the tree what a committed removal owes.
 func (s *store) payRemoval(ctx context.Context, id storage.UUID, r *storage.Removal) {
+	if r.Counted {
+		s.mirror(ctx, &r.Blob, &storage.SidecarLine{Ref: &r.Ref})
+		return
+	}
 	if !r.Last {
 		s.mirror(ctx, &r.Blob, &storage.SidecarLine{Deleted: id})
 		return

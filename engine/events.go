@@ -20,6 +20,7 @@ const (
 	OpOpen         Operation = "open"
 	OpRead         Operation = "read" // from a Blob that Open returned
 	OpDelete       Operation = "delete"
+	OpErase        Operation = "erase" // of one reference, by Erase
 	OpVerify       Operation = "verify"
 	OpCommit       Operation = "commit" // of a group
 )
@@ -53,7 +54,7 @@ type EventListener struct {
 	Healed    func(Event) // bytes whose file was missing or cut short, and is back
 	Retrieved func(Event) // content, by Retrieve
 	Opened    func(Event) // a Blob
-	Deleted   func(Event) // a reference; not one that was gone already
+	Deleted   func(Event) // a reference; not one that was gone already, or whose count went down
 	Damaged   func(Event) // found by a read or by Verify
 	Committed func(Event) // a group of changes; by the built-in index, others may not tell
 	Failed    func(Event) // a Store, Retrieve, Open or Delete
@@ -190,10 +191,15 @@ func (o *observer) deleted(begun time.Time, ref *storage.StorageReference, id st
 	} else {
 		o.delete.observe(took)
 	}
-	if err == nil && r.Found {
+	if err == nil && r.Found && !r.Counted {
 		o.tell(o.listener.Deleted, OpDelete, id, &r.Blob, took, r.Last)
 	}
 	o.tellCommits()
+}
+
+// erased is told of every reference that Erase has ended.
+func (o *observer) erased(begun time.Time, id storage.ID, r *storage.Removal) {
+	o.tell(o.listener.Deleted, OpErase, id, &r.Blob, time.Since(begun), r.Last)
 }
 
 // damageError is damage of a blob's file that a read has met.

@@ -381,3 +381,37 @@ func ExampleFileStore_URL() {
 	fmt.Println(to[:8], strings.Replace(path, ref.ID, "<ID>", 1))
 	// Output: file:/// no-conversation/<ID>.txt
 }
+
+// A hold keeps what a session has, and will have, from being deleted.
+func ExampleFileStore_Hold() {
+	ctx := context.Background()
+	store, cleanup := exampleStore()
+	defer cleanup()
+	ref, err := store.StoreReader(ctx, strings.NewReader("evidence"), storage.MediaInfo{}, storage.MediaMetadata{SessionID: "s1"})
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	session := engine.HoldTarget{Kind: engine.HoldSession, ID: "s1"}
+	if err := store.Hold(ctx, engine.Hold{Name: "case 17", Target: session, Reason: "order of the court", By: "legal"}); err != nil {
+		log.Fatal(err)
+	}
+	err = store.Delete(ctx, ref)
+	_, why, _ := strings.Cut(err.Error(), ref.ID+": ")
+	fmt.Println(errors.Is(err, storage.ErrHeld), why)
+
+	for hold, err := range store.Holds(ctx) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(hold.Name, "for", hold.Reason)
+	}
+	if _, err := store.Release(ctx, "case 17", session); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(store.Delete(ctx, ref))
+	// Output:
+	// true media is held: by hold "case 17" on session "s1"
+	// case 17 for order of the court
+	// <nil>
+}

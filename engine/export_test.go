@@ -12,6 +12,8 @@ const (
 	FaultPublished = faultPublished
 	FaultRemoved   = faultRemoved
 	FaultSettled   = faultSettled
+	FaultLinked    = faultLinked
+	FaultMoved     = faultMoved
 
 	FaultPlaced    = faultPlaced
 	FaultCollected = faultCollected
@@ -49,6 +51,7 @@ func (f *FileStore) Abandon() error {
 	if s == nil {
 		return nil
 	}
+	s.erasures.stop()
 	s.ledger.stop()
 	return s.closeParts()
 }

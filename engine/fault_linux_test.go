@@ -117,6 +117,21 @@ func (r *faultRun) delete(ref string) {
 	}
 }
 
+// hold has a hold begin and end on a reference that nobody deletes.
+func (r *faultRun) hold(ref, name string) {
+	if ref == "" {
+		return
+	}
+	ctx := context.Background()
+	h := workload.Held{Name: name, On: engine.HoldTarget{Kind: engine.HoldReference, ID: ref}}
+	if err := r.client.Hold(ctx, h); err != nil {
+		r.heard("hold", err)
+		return
+	}
+	r.heard("deletion of what is held", r.client.Refused(ctx, ref))
+	r.heard("release", r.client.Release(ctx, h))
+}
+
 func (r *faultRun) checkpoint() {
 	r.heard("checkpoint", r.client.Store.Checkpoint(context.Background()))
 }
@@ -143,7 +158,7 @@ func (r *faultRun) readAll(when string) {
 		switch {
 		case op.Outcome != workload.OutcomeAcknowledged && op.Kind == workload.KindDelete:
 			delete(live, op.Ref) // may be gone
-		case op.Outcome != workload.OutcomeAcknowledged:
+		case op.Outcome != workload.OutcomeAcknowledged, op.Kind == workload.KindRefused:
 		case op.Kind == workload.KindDelete:
 			delete(live, op.Ref)
 		case op.Kind == workload.KindHarm:
@@ -195,7 +210,7 @@ func (r *faultRun) use() {
 		return
 	}
 	c := r.put(4, 9000)
-	r.put(5, 0)
+	r.hold(r.put(5, 0), "a")
 	r.delete(c)
 	r.readAll("after a reopening")
 	r.close()
@@ -240,6 +255,15 @@ func (r *faultRun) judge(t *testing.T, when string, choice strict.Choice) {
 // runFault uses a store while the nth call fails, and says what came of it.
 func runFault(t *testing.T, fault faulty.Fault, is error, sync syncMode) (told faulty.Told, wrong []string) {
 	t.Helper()
+	return runFaultIn(t, is, sync, func(r *faultRun) {
+		require.NoError(t, r.mount.Set(fault))
+		r.use()
+	})
+}
+
+// runFaultIn is runFault for a use of the store that sets the fault itself.
+func runFaultIn(t *testing.T, is error, sync syncMode, use func(*faultRun)) (told faulty.Told, wrong []string) {
+	t.Helper()
 	dir, err := os.MkdirTemp(scratchDir, "mediabolt-")
 	require.NoError(t, err)
 	mount, err := faulty.New(dir)
@@ -250,8 +274,7 @@ func runFault(t *testing.T, fault faulty.Fault, is error, sync syncMode) (told f
 	if sync != nil {
 		r.config = sync(r.config, mount.SyncFS)
 	}
-	require.NoError(t, mount.Set(fault))
-	r.use()
+	use(r)
 	told, err = mount.Told()
 	require.NoError(t, err)
 	r.judge(t, "after the fault", strict.Choice{Keep: strict.Nothing})
@@ -387,4 +410,96 @@ func TestFaultWhileTheStoreIsMade(t *testing.T) {
 	told, wrong := runFault(t, faulty.Fault{At: syncOfTheParent, Errno: syscall.EIO, Changes: true}, storage.ErrIO, nil)
 	require.Equal(t, "fsyncdir", told.Hit)
 	require.Empty(t, wrong)
+}
+
+// holdFaultStep is how far the calls that fail in TestFaultInHolds are apart. All of
+// them took 60 s, on two busy cores.
+func holdFaultStep() int {
+	switch os.Getenv(proofEnv) {
+	case "long":
+		return 1
+	case "short":
+		return 5
+	}
+	return 15
+}
+
+// Calls of the journal of the holds fail, from its making to its compaction and
+// reopening, in the long form each of them once. A hold or a release that has failed has not happened,
+// which the judge knows, and one that is in doubt is settled by reopening.
+func TestFaultInHolds(t *testing.T) { faultsIn(t, (*faultRun).useHolds) }
+
+// Calls of an erasure and of a reorganization fail. What was decided is finished after
+// a reopening, and every blob is where its row says.
+func TestFaultInMoves(t *testing.T) { faultsIn(t, (*faultRun).useMoves) }
+
+func faultsIn(t *testing.T, use func(*faultRun, *testing.T, faulty.Fault)) {
+	t.Helper()
+	requireFUSE(t)
+	step := holdFaultStep()
+	first := 1 + int(freshSeed(t)%uint64(step))
+	for _, kind := range faultKinds {
+		t.Run(kind.name, func(t *testing.T) {
+			t.Parallel()
+			hits := map[string]int{}
+			for n := first; ; n += step {
+				fault := kind.fault
+				fault.At = n
+				told, wrong := runFaultIn(t, kind.is, nil, func(r *faultRun) { use(r, t, fault) })
+				require.Empty(t, wrong, "call %d, a %s", n, told.Hit)
+				if told.Hit == "" {
+					break
+				}
+				hits[told.Hit]++
+			}
+			t.Logf("failed calls: %v", hits)
+			require.NotEmpty(t, hits)
+		})
+	}
+}
+
+// useHolds uses holds, the fault being set when the store is open, and goes on after
+// a reopening.
+func (r *faultRun) useHolds(t *testing.T, fault faulty.Fault) {
+	require.True(t, r.open())
+	ref := r.put(1, 100)
+	require.NoError(t, r.mount.Set(fault))
+	r.hold(ref, "made and compacted")
+	kept := workload.Held{Name: "kept", On: engine.HoldTarget{Kind: engine.HoldSession, ID: "session 1"}}
+	r.heard("hold", r.client.Hold(context.Background(), kept))
+	r.hold(ref, "appended")
+	r.close()
+	if r.open() {
+		r.hold(ref, "after a reopening")
+		r.close()
+	}
+}
+
+// useMoves erases and reorganizes, the fault being set when the store is open, and
+// reorganizes once more after a reopening.
+func (r *faultRun) useMoves(t *testing.T, fault faulty.Fault) {
+	ctx := context.Background()
+	require.True(t, r.open())
+	doomed, other := workload.Place{Session: "doomed"}, workload.Place{Session: "other"}
+	var refs []string
+	for seed := uint64(1); seed <= 3; seed++ {
+		c := workload.Content{Seed: seed, Size: 2000}
+		ref, err := r.client.Put(ctx, c, doomed)
+		require.NoError(t, err)
+		refs = append(refs, ref)
+		if seed > 1 {
+			_, err := r.client.Put(ctx, c, other)
+			require.NoError(t, err)
+		}
+	}
+	require.NoError(t, r.mount.Set(fault))
+	r.heard("erasure", r.client.Erase(ctx, doomed.Session, refs...))
+	r.close()
+	r.config.Organization = storage.OrganizationFlat
+	for range 2 {
+		if r.open() {
+			r.heard("reorganization", r.client.Reorganize(ctx))
+			r.close()
+		}
+	}
 }

@@ -12,6 +12,8 @@ const (
 	faultPublished faultPoint = "published" // final file there, no sidecar line
 	faultRemoved   faultPoint = "removed"   // a deletion committed, files still there
 	faultSettled   faultPoint = "settled"   // files durable, debt not dropped
+	faultLinked    faultPoint = "linked"    // a blob's file has its new path durably, its row the old one
+	faultMoved     faultPoint = "moved"     // its row has the new one, which has no sidecar
 
 	faultPlaced    faultPoint = "placed"    // some copies of a backup are in place
 	faultCollected faultPoint = "collected" // all files of a backup are, the earlier one still shows

@@ -14,7 +14,8 @@
 // # Life of a Delete
 //
 // The commit ends the reference and, with the last one, the blob's row, and
-// records the file as an unlink that is owed. Then the files go (delete.go).
+// records the file as an unlink that is owed. Then the files go (delete.go). Where
+// a hold is on the reference there is no commit (held.go).
 package engine
 
 import (
@@ -47,7 +48,8 @@ type FileStore struct {
 }
 
 // store is an open store. Locks are taken in this order: given's of a blob, given's
-// of a UUID, a blob key's, then ledger.mu; the ones inside index and blobs come last and are let go before
+// of a UUID, holds.mu, a blob key's, then ledger.mu; the ones inside index and blobs
+// come last and are let go before
 // those packages return.
 type store struct {
 	cfg   FileStoreConfig
@@ -56,17 +58,19 @@ type store struct {
 	index Index
 	blobs Blobs
 	mint  mint
+	holds holds
 	keys  keyLocks
 	// given is for who adds references that have UUIDs already: a lock per blob, by
 	// its key, and one per UUID, by the key that a blob of its own has.
 	given keyLocks
 	pins  pins
 	// slots bounds how many blobs are between stage and publish.
-	slots  chan struct{}
-	ledger ledger
-	faults faultPoints
-	watch  *observer
-	cuts   *cuttable // is index, once the store is open
+	slots    chan struct{}
+	ledger   ledger
+	erasures erasures
+	faults   faultPoints
+	watch    *observer
+	cuts     *cuttable // is index, once the store is open
 }
 
 // maxStaged bounds the blobs between stage and publish, each of which holds a
@@ -223,10 +227,13 @@ func openStore(ctx context.Context, config FileStoreConfig) (_ *store, err error
 	}
 	s.cuts = newCuttable(s.index)
 	s.index = s.cuts
+	s.openHolds()
+	s.openErasures()
 	if err := s.recover(ctx); err != nil {
 		return nil, fmt.Errorf("recover: %w", err)
 	}
 	s.ledger.start(s)
+	s.startErasures()
 	cfg.Logger.Debug("opened", "store", cfg.BaseDir, "organization", s.cfg.Organization, "took", time.Since(begun))
 	return s, nil
 }
@@ -267,6 +274,7 @@ func syncAbove(dir string) error {
 
 func (s *store) close() error {
 	begun := time.Now()
+	s.erasures.stop()
 	s.ledger.stop()
 	err := s.checkpoint(context.Background(), true)
 	if err == nil {

@@ -173,8 +173,8 @@ func before(id storage.UUID) storage.UUID {
 	return id
 }
 
-// same says whether a reference that is there is the one that is brought. What a
-// sidecar says of both tells.
+// same says whether a reference that is there is the one that is brought: what a
+// sidecar says of both tells, but for what may change in its life.
 func (in *ingestion) same(there *storage.RefPair, ref *storage.RefRow) (bool, error) {
 	blob := &there.Blob
 	if blob.NameHash() != in.blob.NameHash() || blob.Size != in.blob.Size || blob.CRC != in.blob.CRC || blob.Digest != in.blob.Digest {
@@ -184,7 +184,10 @@ func (in *ingestion) same(there *storage.RefPair, ref *storage.RefRow) (bool, er
 	if err != nil {
 		return false, err
 	}
-	b, err := blobs.EncodeSidecar(blob, []storage.RefRow{*ref})
+	brought := *ref
+	brought.Metadata.Policy, brought.ExpiresAt = there.Ref.Metadata.Policy, there.Ref.ExpiresAt
+	brought.Count, brought.Revision = there.Ref.Count, there.Ref.Revision
+	b, err := blobs.EncodeSidecar(blob, []storage.RefRow{brought})
 	return bytes.Equal(a, b), err
 }
 
@@ -205,6 +208,9 @@ func (in *ingestion) check() error {
 		id, err := storage.ParseID(blob.NameHash() + "-" + ref.UUID.String())
 		if err != nil || ref.UUID.IsZero() {
 			return fmt.Errorf("%w: path %q and UUID %s make no ID", storage.ErrCorrupted, blob.Path, ref.UUID)
+		}
+		if ref.Count < 0 {
+			return fmt.Errorf("%w: reference %s has a count of %d", storage.ErrCorrupted, id, ref.Count)
 		}
 		if _, shared := blob.Key.Digest(); shared && [3]byte(blob.Digest[:3]) != id.Hash {
 			return fmt.Errorf("%w: the hash in the name of path %q is not that of SHA-256 %s", storage.ErrCorrupted, blob.Path, blob.Digest)

@@ -140,6 +140,10 @@ func (f *FileStore) listPage(ctx context.Context, l *listing) (page []storage.Re
 		return nil, false, err
 	}
 	defer leave()
+	return s.listPage(ctx, l)
+}
+
+func (s *store) listPage(ctx context.Context, l *listing) (page []storage.RefPair, more bool, err error) {
 	all, next, more, err := s.index.Refs(ctx, l.filter, l.after, l.size())
 	if err != nil {
 		return nil, false, fmt.Errorf("list %s: %w", s.cfg.BaseDir, err)

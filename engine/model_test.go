@@ -30,6 +30,7 @@ type model struct {
 	refs    map[string]*modelRef  // live ones, by ID
 	blobs   map[string]*modelBlob // by modelRef.blob
 	deleted []string              // IDs of references that were deleted
+	holds   map[engine.Hold]bool  // that are in force, without their times
 }
 
 type modelRef struct {
@@ -46,7 +47,7 @@ type modelBlob struct {
 }
 
 func newModel() *model {
-	return &model{refs: map[string]*modelRef{}, blobs: map[string]*modelBlob{}}
+	return &model{refs: map[string]*modelRef{}, blobs: map[string]*modelBlob{}, holds: map[engine.Hold]bool{}}
 }
 
 // contentKey names a shared blob; no ID is like it.
@@ -91,6 +92,36 @@ func (m *model) delete(id string) {
 	if m.blobs[ref.blob].refs--; m.blobs[ref.blob].refs == 0 {
 		delete(m.blobs, ref.blob)
 	}
+}
+
+// held says whether a hold is on a live reference.
+func (m *model) held(id string) bool {
+	meta := &m.refs[id].meta
+	for h := range m.holds {
+		switch h.Target {
+		case engine.HoldTarget{Kind: engine.HoldReference, ID: id}, engine.HoldTarget{Kind: engine.HoldSession, ID: meta.SessionID},
+			engine.HoldTarget{Kind: engine.HoldConversation, ID: meta.ConversationID}, engine.HoldTarget{Kind: engine.HoldRun, ID: meta.RunID},
+			engine.HoldTarget{Kind: engine.HoldUser, ID: meta.UserID}:
+			return true
+		}
+	}
+	return false
+}
+
+// checkHolds compares the holds with the model.
+func (m *model) checkHolds(f *engine.FileStore) error {
+	got := map[engine.Hold]bool{}
+	for h, err := range f.Holds(context.Background()) {
+		if err != nil {
+			return err
+		}
+		h.At = time.Time{}
+		got[h] = true
+	}
+	if !maps.Equal(got, m.holds) {
+		return fmt.Errorf("holds %v, want %v", got, m.holds)
+	}
+	return nil
 }
 
 // modelDir is the directory of a blob whose IDs are ordinary.
@@ -196,7 +227,7 @@ func (m *model) checkAll(f *engine.FileStore, baseDir string) error {
 			return err
 		}
 	}
-	if err := m.checkList(f, engine.Query{}, 0); err != nil {
+	if err := errors.Join(m.checkList(f, engine.Query{}, 0), m.checkHolds(f)); err != nil {
 		return err
 	}
 	var logical, physical int64
@@ -349,7 +380,12 @@ func (m *machine) Read(t *rapid.T) { require.NoError(t, m.model.checkRef(m.store
 
 func (m *machine) Delete(t *rapid.T) {
 	id := m.drawRef(t)
-	require.NoError(t, m.store.Delete(context.Background(), &storage.StorageReference{ID: id}))
+	err := m.store.Delete(context.Background(), &storage.StorageReference{ID: id})
+	if m.model.held(id) {
+		require.ErrorIs(t, err, storage.ErrHeld)
+		return
+	}
+	require.NoError(t, err)
 	m.model.delete(id)
 	require.NoError(t, checkGone(m.store, id))
 }
@@ -360,6 +396,39 @@ func (m *machine) DeleteAgain(t *rapid.T) {
 	}
 	id := rapid.SampledFrom(m.model.deleted).Draw(t, "deleted reference")
 	require.NoError(t, m.store.Delete(context.Background(), &storage.StorageReference{ID: id}))
+}
+
+// drawHold is a hold on a live reference or on any session, conversation, run or user.
+func (m *machine) drawHold(t *rapid.T) engine.Hold {
+	h := engine.Hold{
+		Name:   rapid.SampledFrom([]string{"a", "b"}).Draw(t, "name"),
+		Target: engine.HoldTarget{Kind: engine.HoldReference, ID: m.drawRef(t)},
+	}
+	kinds := []engine.HoldKind{engine.HoldReference, engine.HoldSession, engine.HoldConversation, engine.HoldRun, engine.HoldUser}
+	if h.Target.Kind = rapid.SampledFrom(kinds).Draw(t, "kind"); h.Target.Kind != engine.HoldReference {
+		h.Target.ID = rapid.SampledFrom([]string{"a", "b"}).Draw(t, "ID")
+	}
+	return h
+}
+
+func (m *machine) Hold(t *rapid.T) {
+	h := m.drawHold(t)
+	require.NoError(t, m.store.Hold(context.Background(), h))
+	m.model.holds[h] = true
+}
+
+// Release releases one of the holds in force, and one that may not be there.
+func (m *machine) Release(t *rapid.T) {
+	h := m.drawHold(t)
+	all := slices.Collect(maps.Keys(m.model.holds))
+	if len(all) > 0 {
+		slices.SortFunc(all, func(a, b engine.Hold) int { return strings.Compare(fmt.Sprint(a), fmt.Sprint(b)) })
+		h = rapid.SampledFrom(append(all, h)).Draw(t, "hold")
+	}
+	released, err := m.store.Release(context.Background(), h.Name, h.Target)
+	require.NoError(t, err)
+	require.Equal(t, m.model.holds[h], len(released) == 1)
+	delete(m.model.holds, h)
 }
 
 func (m *machine) List(t *rapid.T) {
@@ -403,7 +472,7 @@ func TestModel(t *testing.T) {
 		rt.Repeat(map[string]func(*rapid.T){
 			"Store": m.Store, "StoreReader": m.StoreReader, "Read": m.Read, "Delete": m.Delete, "DeleteAgain": m.DeleteAgain,
 			"List": m.List, "References": m.References, "Checkpoint": m.Checkpoint, "CloseAndReopen": m.CloseAndReopen, "AbandonAndReopen": m.AbandonAndReopen,
-			"CompareAll": m.CompareAll,
+			"Hold": m.Hold, "Release": m.Release, "CompareAll": m.CompareAll,
 		})
 		m.CompareAll(rt)
 		require.NoError(rt, m.store.Close())

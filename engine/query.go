@@ -105,6 +105,12 @@ func (q *Query) validate() error {
 	return nil
 }
 
+// Narrows says whether the query has a filter at all.
+func (q *Query) Narrows() bool {
+	return q.filter() != storage.RefFilter{Newest: q.Order == Newest} || q.Type != "" || q.MimeType != "" || len(q.Labels) > 0 ||
+		q.SizeFrom > 0 || q.SizeTo > 0 || !q.CreatedFrom.IsZero() || !q.CreatedTo.IsZero() || !q.AddedFrom.IsZero() || !q.AddedTo.IsZero()
+}
+
 // filter is what the index does of the query.
 func (q *Query) filter() storage.RefFilter {
 	return storage.RefFilter{

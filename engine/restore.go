@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/mediabolt/mediabolt/blobs"
 	"github.com/mediabolt/mediabolt/storage"
@@ -19,6 +20,10 @@ type RestoreOptions struct {
 	// no space and little time. Default: all bytes are copied, so that no damage of
 	// the disk hits both.
 	Link bool
+	// Ledgers are directories of stores and backups. What their ledgers say was erased
+	// does not come back; neither does what was erased in the store that the backup
+	// was made of, where that is still in its directory.
+	Ledgers []string
 	// Progress is told, now and then, what is being done, and how many blobs it was
 	// done for, of how many. It must not call the stores.
 	Progress func(what RestoreStep, done, total int64)
@@ -106,37 +111,49 @@ func (f *FileStore) restoreTo(ctx context.Context, dest string, marker *backupMa
 		return b.done, err
 	}
 	b.done.At = marker.At
-	return b.done, verifyRestored(ctx, dest, opts)
+	opts.Ledgers = append(slices.Clone(opts.Ledgers), marker.Directory)
+	b.done.Erased, err = finishRestored(ctx, dest, opts)
+	return b.done, err
 }
 
-// verifyRestored verifies a new store, and makes it one that can be opened.
-func verifyRestored(ctx context.Context, dest string, opts RestoreOptions) error {
+// finishRestored erases in a new store what was erased after its backup, verifies it,
+// and makes it one that can be opened.
+func finishRestored(ctx context.Context, dest string, opts RestoreOptions) (erased int64, err error) {
 	config := opts.Config
 	config.BaseDir, config.NoCreate, config.unfinished = dest, true, true
 	f, err := Open(ctx, config)
 	if err != nil {
-		return err
+		return 0, err
 	}
+	erased, err = f.honourErasures(ctx, opts.Ledgers)
+	if err == nil {
+		err = f.verifyRestored(ctx, opts)
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		return erased, err
+	}
+	return erased, unmarkRestored(dest, &config)
+}
+
+// verifyRestored is an error for the first damage.
+func (f *FileStore) verifyRestored(ctx context.Context, opts RestoreOptions) error {
 	verify := VerifyOptions{}
 	if opts.Progress != nil {
 		verify.Progress = func(done, total int64) { opts.Progress(RestoreVerify, done, total) }
 	}
-	for finding, failed := range f.Verify(ctx, verify) {
-		if failed == nil && finding.Severity == storage.SeverityDamage {
-			failed = fmt.Errorf("%w: %s %s: %s", storage.ErrCorrupted, finding.Kind, finding.Path, finding.Detail)
+	for finding, err := range f.Verify(ctx, verify) {
+		if err != nil {
+			return err
 		}
-		if failed != nil {
-			return errors.Join(failed, f.Close())
+		if finding.Severity == storage.SeverityDamage {
+			return fmt.Errorf("%w: %s %s: %s", storage.ErrCorrupted, finding.Kind, finding.Path, finding.Detail)
 		}
 	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	return finishRestore(dest, &config)
+	return nil
 }
 
-// finishRestore removes what keeps others from opening the new store.
-func finishRestore(dest string, config *FileStoreConfig) error {
+// unmarkRestored removes what keeps others from opening the new store.
+func unmarkRestored(dest string, config *FileStoreConfig) error {
 	ctl, err := os.OpenRoot(filepath.Join(dest, blobs.ControlDir))
 	if err != nil {
 		return err

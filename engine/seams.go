@@ -33,8 +33,12 @@ type Index interface {
 	// (empty: from the first), in an order of the index's own; a short one is the
 	// last.
 	IDs(ctx context.Context, kind storage.IDKind, after string, limit int) ([]string, error)
-	// Counters are the totals.
+	// Due is a page of the references that expire before a time, soonest first, after
+	// a place. It costs what it shows.
+	Due(ctx context.Context, before time.Time, after storage.Place, limit int) (page []storage.RefPair, next storage.Place, more bool, err error)
+	// Counters are the totals, Usage those of one session or user.
 	Counters(ctx context.Context) (storage.Counters, error)
+	Usage(ctx context.Context, kind storage.IDKind, id string) (storage.Usage, error)
 	// Size is how much room the index takes, in bytes.
 	Size(ctx context.Context) (int64, error)
 
@@ -44,15 +48,30 @@ type Index interface {
 	// Blobs), and calls it before it commits an addition that is staged, once
 	// for all that it commits together.
 	Add(ctx context.Context, add *storage.Addition) (storage.BlobRow, error)
-	// Remove ends a reference, and its blob with the last one.
+	// Remove ends a reference, and its blob with the last one; of one that counts
+	// several it takes one from the count.
 	Remove(ctx context.Context, id storage.ID) (storage.Removal, error)
+	// End ends a reference whatever its count, if it expires at a time or before;
+	// with the zero time in any case.
+	End(ctx context.Context, id storage.ID, due time.Time) (storage.Removal, error)
+	// Revise changes a reference's policy, expiry and count: revise, which may be
+	// called several times and calls nothing, changes them in the row and says
+	// whether it did. Then the row's revision is one more. It returns the reference
+	// as it stands, or ErrNotFound.
+	Revise(ctx context.Context, id storage.ID, revise func(ref *storage.RefRow) bool) (storage.RefPair, error)
+	// Move gives a blob another path, which has not been used, and the organization
+	// mode of that, or is ErrNotFound. The old path becomes an Unlink, the new one is
+	// none any more; nothing has ended since.
+	Move(ctx context.Context, key storage.BlobKey, path string, mode storage.OrganizationMode) (storage.BlobRow, error)
 	// Touch notes when a blob was read, to be written at some later time.
 	Touch(key storage.BlobKey, at time.Time)
 
-	// Debt is what changes owe to the tree: a Mirror for every Add and for
-	// every Remove of one of several, an Unlink for every other Remove.
+	// Debt is what changes owe to the tree: a Mirror for every Add and Revise, for
+	// every Remove and End of one of several, and for every Move; an Unlink for every
+	// other Remove and End, and for every Move.
 	Debt(ctx context.Context) (storage.Debt, error)
-	// Settle drops debt that has been paid.
+	// Owe adds to the debt, Settle drops what has been paid.
+	Owe(ctx context.Context, debt storage.Debt) error
 	Settle(ctx context.Context, paid storage.Debt) error
 
 	// Organization is the store's mode, as recorded.
@@ -121,6 +140,8 @@ type Blobs interface {
 	// Publish gives a staged blob its path; Published records that it has it.
 	Publish(ctx context.Context, key storage.BlobKey, path string) error
 	Published(key storage.BlobKey, path string)
+	// Link gives a blob at a path a second one, which was prepared.
+	Link(ctx context.Context, from, to string) error
 	// Open opens a blob, at its path or staged, and tells its size in bytes.
 	Open(ctx context.Context, key storage.BlobKey, path string) (storage.File, int64, error)
 	// OpenStaged opens what is staged under a key.
@@ -131,11 +152,15 @@ type Blobs interface {
 	Size(ctx context.Context, path string) (int64, error)
 	// Remove removes a blob and its sidecar.
 	Remove(ctx context.Context, key storage.BlobKey, path string) error
+	// PruneNamed removes the empty directories of an ID of a kind, and tells of those
+	// that have files which are not of the store, and no others.
+	PruneNamed(ctx context.Context, kind storage.IDKind, id string) (foreign []string, err error)
 	// AppendSidecar and ReadSidecar write and read the mirror of the rows.
 	AppendSidecar(ctx context.Context, blob *storage.BlobRow, lines ...storage.SidecarLine) error
 	ReadSidecar(ctx context.Context, path string) (storage.Sidecar, error)
-	// ReplaceSidecar writes the sidecar of a blob anew.
-	ReplaceSidecar(ctx context.Context, blob *storage.BlobRow, refs []storage.RefRow) error
+	// ReplaceSidecar makes a sidecar anew, all at once, of lines that the first error
+	// ends.
+	ReplaceSidecar(ctx context.Context, blob *storage.BlobRow, lines iter.Seq2[storage.SidecarLine, error]) error
 	// RenewSidecar sees to it that the next Settle makes durable what a sidecar
 	// holds from an offset on, also where a sync of it has failed.
 	RenewSidecar(ctx context.Context, path string, from int64) error

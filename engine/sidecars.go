@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"iter"
 	"slices"
 	"sync"
 
@@ -23,7 +24,7 @@ type sidecarLine struct {
 func (l *sidecarLine) mirror() storage.Mirror {
 	m := storage.Mirror{Blob: l.blob.Key, UUID: l.line.Deleted, Deleted: l.line.Ref == nil}
 	if l.line.Ref != nil {
-		m.UUID = l.line.Ref.UUID
+		m.UUID, m.Revision = l.line.Ref.UUID, l.line.Ref.Revision
 	}
 	return m
 }
@@ -172,6 +173,15 @@ func (s *store) completeSidecar(ctx context.Context, key storage.BlobKey, mirror
 	} else if err != nil {
 		return err
 	}
+	if slices.ContainsFunc(mirrors, func(m storage.Mirror) bool { return m.Whole }) {
+		if err := s.replaceSidecar(ctx, &blob); err != nil {
+			return err
+		}
+		for _, m := range mirrors {
+			s.ledger.payMirror(m)
+		}
+		return nil
+	}
 	sidecar, err := s.blobs.ReadSidecar(ctx, blob.Path)
 	if err != nil && !errors.Is(err, storage.ErrNotFound) {
 		return err
@@ -237,4 +247,56 @@ func (s *store) appendMissing(ctx context.Context, blob *storage.BlobRow, sideca
 	}
 	defer done(true)
 	return true, s.blobs.AppendSidecar(ctx, blob, line)
+}
+
+// replaceSidecar makes the sidecar of a blob anew, of its references as they are. The
+// caller holds the lock of the key.
+func (s *store) replaceSidecar(ctx context.Context, blob *storage.BlobRow) error {
+	done, err := s.blobs.Prepare(ctx, blob.Path)
+	if err != nil {
+		return err
+	}
+	defer done(true)
+	return s.blobs.ReplaceSidecar(ctx, blob, func(yield func(storage.SidecarLine, error) bool) {
+		first := true
+		for p, err := range s.sharers(ctx, blob) {
+			if !yield(storage.SidecarLine{First: first, Ref: &p.Ref}, err) || err != nil {
+				return
+			}
+			first = false
+		}
+	})
+}
+
+// sharers is the references to a blob, oldest first.
+func (s *store) sharers(ctx context.Context, blob *storage.BlobRow) iter.Seq2[storage.RefPair, error] {
+	return func(yield func(storage.RefPair, error) bool) {
+		if own, is := blob.Key.UUID(); is {
+			id, err := storage.ParseID(blob.NameHash() + "-" + own.String())
+			var p storage.RefPair
+			if err == nil {
+				p.Ref, p.Blob, err = s.index.Ref(ctx, id)
+			}
+			if !errors.Is(err, storage.ErrNotFound) {
+				yield(p, err)
+				return
+			}
+			// Ended, or not of that UUID: of one that was imported.
+		}
+		after := storage.UUID{}
+		for more := true; more; {
+			var page []storage.RefPair
+			var err error
+			page, after, more, err = s.index.Refs(ctx, storage.RefFilter{Digest: blob.Digest}, after, listPage)
+			if err != nil {
+				yield(storage.RefPair{}, err)
+				return
+			}
+			for _, p := range page {
+				if p.Blob.Key == blob.Key && !yield(p, nil) {
+					return
+				}
+			}
+		}
+	}
 }

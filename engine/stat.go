@@ -21,6 +21,8 @@ type Entry struct {
 	AddedAt    time.Time // of the Store call that made the reference, to 256 ns
 	StoredAt   time.Time // when the bytes were first stored
 	AccessedAt time.Time // when the blob was last read, to the hour; zero: never
+	ExpiresAt  time.Time // when the reference may be ended; zero: never
+	Count      int64     // how many calls of Delete end the reference
 }
 
 func entry(hash string, ref *storage.RefRow, blob *storage.BlobRow) (Entry, error) {
@@ -32,6 +34,7 @@ func entry(hash string, ref *storage.RefRow, blob *storage.BlobRow) (Entry, erro
 		Reference: *reference(id, ref, blob), Type: ref.Type, MimeType: ref.MimeType, Metadata: ref.Metadata,
 		Path: blob.Path, Size: blob.Size, Digest: blob.Digest, Refs: blob.Refs,
 		AddedAt: ref.UUID.Time(), StoredAt: blob.CreatedAt, AccessedAt: blob.AccessedAt,
+		ExpiresAt: ref.ExpiresAt, Count: max(1, ref.Count),
 	}, nil
 }
 

@@ -102,6 +102,30 @@ func TestStrictCuts(t *testing.T) {
 	}
 }
 
+// After a cut at any event of a workload of holds, what was acknowledged of them is
+// so: what is held cannot be deleted, and what was released is no longer held.
+func TestStrictCutsOfHolds(t *testing.T) { strictCutsOf(t, workload.RunHolds) }
+
+// After a cut at any event of a workload of erasures and reorganizations, what is left
+// is there, what was erased is gone or there as a whole, and what was acknowledged has
+// left no trace.
+func TestStrictCutsOfMoves(t *testing.T) { strictCutsOf(t, workload.RunMoves) }
+
+func strictCutsOf(t *testing.T, use func(context.Context, workload.Target, uint64, *workload.Journal) error) {
+	t.Helper()
+	requireFUSE(t)
+	seed := freshSeed(t)
+	plan := strict.Plan{Every: 1, Seeds: 4, Seed: seed, Max: 3}
+	if os.Getenv(proofEnv) == "" {
+		plan.Every, plan.Seeds = 3, 2
+	}
+	run := &strict.Run{Seed: seed, Use: use, Scratch: scratch(t)}
+	rec, err := run.Record(context.Background())
+	require.NoError(t, err)
+	defer func() { require.NoError(t, rec.Close()) }()
+	tryCuts(t, rec, plan)
+}
+
 func tryCuts(t *testing.T, rec *strict.Recording, plan strict.Plan) {
 	t.Helper()
 	out, err := rec.Try(context.Background(), plan)

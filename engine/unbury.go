@@ -86,39 +86,20 @@ func (s *store) renewSidecar(ctx context.Context, key storage.BlobKey) error {
 	} else if err != nil {
 		return err
 	}
-	refs, err := refsOf(ctx, s.index, &blob)
-	if err != nil {
-		return err
-	}
-	if len(refs) == 0 {
-		return nil // ended meanwhile, and its files are about to go
-	}
-	if err := s.blobs.ReplaceSidecar(ctx, &blob, refs); err != nil {
+	if err := s.replaceSidecar(ctx, &blob); err != nil {
 		return err
 	}
 	return s.blobs.Settle(ctx)
 }
 
-// refsPage is how many references are read at a time.
-const refsPage = 1024
-
-// refsOf reads the references that name a blob, in order.
+// refsOf reads the references to a blob, oldest first.
 func refsOf(ctx context.Context, index Index, blob *storage.BlobRow) ([]storage.RefRow, error) {
 	var refs []storage.RefRow
-	filter := storage.RefFilter{Digest: blob.Digest}
-	var after storage.UUID
-	for {
-		page, next, more, err := index.Refs(ctx, filter, after, refsPage)
+	for p, err := range (&store{index: index}).sharers(ctx, blob) {
 		if err != nil {
 			return nil, err
 		}
-		for i := range page {
-			if page[i].Ref.Blob == blob.Key {
-				refs = append(refs, page[i].Ref)
-			}
-		}
-		if after = next; !more {
-			return refs, nil
-		}
+		refs = append(refs, p.Ref)
 	}
+	return refs, nil
 }

@@ -70,6 +70,9 @@ func (v *verification) run() error {
 	if err := v.s.checkpoint(v.ctx, true); err != nil {
 		return err
 	}
+	if err := errors.Join(v.holds(), v.erasures()); err != nil {
+		return err
+	}
 	findings, err := v.s.index.Verify(v.ctx)
 	if err != nil {
 		return err

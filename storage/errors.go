@@ -30,6 +30,9 @@ var (
 	// like).
 	ErrIO error = &sentinel{"input/output failure", nil}
 
+	// ErrHeld: a hold keeps what was to be deleted; the error names it.
+	ErrHeld error = &sentinel{"media is held", nil}
+
 	// ErrInDoubt: a change failed so late that it may have happened all the
 	// same. The store accepts no further change; reopening it tells.
 	ErrInDoubt error = &sentinel{"outcome unknown until the store is reopened", nil}
@@ -53,6 +56,9 @@ var (
 	// ErrConflict: something else is there already, under the same ID or in the
 	// same directory. Is also fs.ErrExist.
 	ErrConflict error = &sentinel{"something else is there", fs.ErrExist}
+
+	// ErrInvalidHold: a hold whose name, target or texts cannot be kept.
+	ErrInvalidHold error = &sentinel{"invalid hold", nil}
 
 	// ErrInvalidConfig: a configuration that no store can run with.
 	ErrInvalidConfig error = &sentinel{"invalid configuration", nil}
@@ -89,9 +95,11 @@ var classes = [...]struct {
 	{ErrVersion, "version"},
 	{ErrInDoubt, "in_doubt"},
 	{ErrCorrupted, "corrupted"},
+	{ErrHeld, "held"},
 	{ErrNotFound, "not_found"},
 	{ErrInvalidRef, "invalid_ref"},
 	{ErrInvalidQuery, "invalid_query"},
+	{ErrInvalidHold, "invalid_hold"},
 	{ErrTooLarge, "too_large"},
 	{ErrInvalidMedia, "invalid_media"},
 	{ErrConflict, "conflict"},

@@ -29,6 +29,8 @@ var sentinels = map[error]string{
 	storage.ErrTooLarge:      "media too large",
 	storage.ErrInvalidQuery:  "invalid query",
 	storage.ErrConflict:      "something else is there",
+	storage.ErrInvalidHold:   "invalid hold",
+	storage.ErrHeld:          "media is held",
 	storage.ErrInvalidConfig: "invalid configuration",
 	storage.ErrLocked:        "store is locked",
 	storage.ErrClosed:        "store is closed",

@@ -16,6 +16,7 @@ const (
 	FindingDangling    FindingKind = "dangling"       // a row that names a row that is not there
 	FindingCounter     FindingKind = "counter"        // a total that is not the sum of the rows
 	FindingIndex       FindingKind = "index"          // damage inside the index file
+	FindingJournal     FindingKind = "journal"        // damage in a journal, such as that of the holds
 	FindingForeignFile FindingKind = "foreign_file"   // a file that mediabolt did not make; a notice
 )
 

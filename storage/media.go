@@ -61,6 +61,9 @@ type MediaMetadata struct {
 	ContentIndex   int    `json:"content_index"`
 	// CreatedAt is kept to the microsecond; zero means the time of the Store.
 	CreatedAt time.Time `json:"created_at"`
+	// Policy is the name of the rule that says how long the media is kept. Empty: that
+	// of the store, which a Store fills in.
+	Policy string `json:"policy_name,omitempty"`
 	// Labels are the application's own: file name, model, prompt hash.
 	Labels map[string]string `json:"labels,omitempty"`
 }

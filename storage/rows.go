@@ -36,6 +36,16 @@ func (k BlobKey) Digest() (Digest, bool) {
 	return d, true
 }
 
+// UUID is the UUID that is the key of a blob of its own.
+func (k BlobKey) UUID() (UUID, bool) {
+	var u UUID
+	if len(k) != 1+len(u) || k[0] != keyUUID {
+		return u, false
+	}
+	copy(u[:], k[1:])
+	return u, true
+}
+
 // Valid says whether the key has one of the forms above.
 func (k BlobKey) Valid() bool {
 	return len(k) == 33 && k[0] == keyDigest || len(k) == 17 && k[0] == keyUUID
@@ -71,6 +81,7 @@ type BlobRow struct {
 	Digest       Digest
 	MimeType     string // of the first reference
 	Refs         int64  // how many reference rows name this blob
+	Ended        int64  // how many references ended since the blob got its path: its sidecar may tell of them
 	CreatedAt    time.Time
 	AccessedAt   time.Time // coarse; zero when never read
 }
@@ -116,6 +127,14 @@ type RefRow struct {
 	Type     string
 	MimeType string
 	Metadata MediaMetadata
+	// ExpiresAt is when the reference may be ended because its time is over; zero:
+	// never. It is kept to the microsecond.
+	ExpiresAt time.Time
+	// Count is how many removals end the reference, where it stands for several
+	// that are all alike; 0 is 1.
+	Count int64
+	// Revision is raised by every change of the row.
+	Revision uint32
 }
 
 // Addition asks an index to add one reference.
@@ -129,18 +148,26 @@ type Addition struct {
 	Staged bool
 }
 
-// Removal is what an index answers when it ended a reference.
+// Removal is what an index answers when it ended a reference, or took one from
+// its count.
 type Removal struct {
-	Found bool    // false: there was no such reference, nothing changed
-	Last  bool    // the blob row went too; its files are to be removed
-	Blob  BlobRow // as it stood after the removal
+	Found   bool    // false: there was no such reference, nothing changed
+	Counted bool    // the reference is still there, with a count that is one less
+	Last    bool    // the blob row went too; its files are to be removed
+	Ref     RefRow  // as it stood last
+	Blob    BlobRow // as it stood after the removal
 }
 
-// Mirror is one line of a sidecar that a committed transaction owes.
-type Mirror struct {
-	UUID    UUID
-	Deleted bool    // a tombstone, not an addition
-	Blob    BlobKey // whose sidecar
+// Place is a place in the order of expiry: that of a reference with a UUID.
+type Place struct {
+	At   time.Time // when the reference expires
+	UUID UUID
+}
+
+// Usage is what references add up to.
+type Usage struct {
+	Refs  int64 // references
+	Bytes int64 // sum of their sizes
 }
 
 // Unlink is a blob whose row is gone and whose files are still to be removed.

@@ -20,7 +20,7 @@ type MediaStorageService interface {
 	Retrieve(ctx context.Context, ref *StorageReference) (*MediaContent, error)
 
 	// Delete ends ref, and its blob when no other reference shares it. A
-	// reference that is not there is success. Errors: ErrInvalidRef,
+	// reference that is not there is success. Errors: ErrInvalidRef, ErrHeld,
 	// ErrDiskSpace, ErrPermission, ErrIO, ErrClosed.
 	Delete(ctx context.Context, ref *StorageReference) error
 }

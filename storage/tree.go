@@ -28,22 +28,29 @@ type Sidecar struct {
 	Cause   error // why the last of them could not
 }
 
-// Line is the line that m stands for, nil if the sidecar does not have it.
+// Line is the line that m stands for, or one of a later revision, nil if the sidecar
+// has neither.
 func (s *Sidecar) Line(m *Mirror) *SidecarLine {
 	for i := range s.Lines {
 		l := &s.Lines[i]
-		if m.Deleted && l.Ref == nil && l.Deleted == m.UUID || !m.Deleted && l.Ref != nil && l.Ref.UUID == m.UUID {
+		if m.Deleted && l.Ref == nil && l.Deleted == m.UUID ||
+			!m.Deleted && l.Ref != nil && l.Ref.UUID == m.UUID && l.Ref.Revision >= m.Revision {
 			return l
 		}
 	}
 	return nil
 }
 
-// Live is the references that the sidecar says are live, by UUID.
+// Live is the references that the sidecar says are live, by UUID, each as its last
+// revision says.
 func (s *Sidecar) Live() map[UUID]*RefRow {
 	live := make(map[UUID]*RefRow, len(s.Lines))
 	for i := range s.Lines {
-		if ref := s.Lines[i].Ref; ref != nil {
+		ref := s.Lines[i].Ref
+		if ref == nil {
+			continue
+		}
+		if other := live[ref.UUID]; other == nil || other.Revision <= ref.Revision {
 			live[ref.UUID] = ref
 		}
 	}

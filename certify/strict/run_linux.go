@@ -25,6 +25,8 @@ type Run struct {
 	// SyncFS returns the configuration with a function in place of syncfs(2),
 	// which does not reach the filesystem. Nil: the store does without.
 	SyncFS func(engine.FileStoreConfig, func() error) engine.FileStoreConfig
+	// Use is what is done with the store. Nil: workload.Run.
+	Use func(ctx context.Context, target workload.Target, seed uint64, journal *workload.Journal) error
 	// Scratch is an empty directory for what a run keeps; fastest on tmpfs.
 	Scratch string
 }
@@ -41,9 +43,13 @@ type Recording struct {
 
 // Record runs the workload once.
 func (r *Run) Record(ctx context.Context) (*Recording, error) {
+	use := r.Use
+	if use == nil {
+		use = workload.Run
+	}
 	return r.record("", 0, func(m *Mount, clock func() int64) (*workload.Journal, error) {
 		j := workload.NewJournal(clock, nil)
-		if err := workload.Run(ctx, r.target(m.Dir, m), r.Seed, j); err != nil {
+		if err := use(ctx, r.target(m.Dir, m), r.Seed, j); err != nil {
 			return nil, err
 		}
 		if failed := j.Failed(); len(failed) > 0 {

@@ -3,6 +3,7 @@ package workload
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -76,6 +77,41 @@ func (c *Client) Delete(ctx context.Context, ref string) error {
 	n := c.Journal.Begin(Op{Kind: KindDelete, Ref: ref})
 	err := c.Store.Delete(ctx, &storage.StorageReference{ID: ref})
 	c.Journal.End(n, "", err)
+	return err
+}
+
+// Hold puts a hold into force.
+func (c *Client) Hold(ctx context.Context, h Held) error {
+	n := c.Journal.Begin(Op{Kind: KindHold, Hold: h})
+	err := c.Store.Hold(ctx, engine.Hold{Name: h.Name, Target: h.On})
+	c.Journal.End(n, "", err)
+	return err
+}
+
+// Release ends a hold.
+func (c *Client) Release(ctx context.Context, h Held) error {
+	n := c.Journal.Begin(Op{Kind: KindRelease, Hold: h})
+	_, err := c.Store.Release(ctx, h.Name, h.On)
+	c.Journal.End(n, "", err)
+	return err
+}
+
+// Refused tries to delete what is held. It is an error if that is not refused.
+func (c *Client) Refused(ctx context.Context, ref string) error {
+	n := c.Journal.Begin(Op{Kind: KindRefused, Ref: ref})
+	err := refused(c.Store.Delete(ctx, &storage.StorageReference{ID: ref}))
+	c.Journal.End(n, "", err)
+	return err
+}
+
+// refused is an error unless a deletion was refused for a hold.
+func refused(err error) error {
+	switch {
+	case err == nil:
+		return errors.New("what is held was deleted")
+	case errors.Is(err, storage.ErrHeld):
+		return nil
+	}
 	return err
 }
 

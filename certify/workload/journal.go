@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/mediabolt/mediabolt/engine"
 	"github.com/mediabolt/mediabolt/storage"
 )
 
@@ -22,6 +23,14 @@ const (
 	KindStore       Kind = "store"
 	KindStoreReader Kind = "store-reader"
 	KindDelete      Kind = "delete"
+	KindHold        Kind = "hold"
+	KindRelease     Kind = "release"
+	// KindErase is the erasure of a session, whose references are deletions of their own.
+	KindErase      Kind = "erase"
+	KindReorganize Kind = "reorganize"
+	// KindRefused is a deletion of what is held. It is acknowledged where it is
+	// refused for that.
+	KindRefused Kind = "refused"
 	// KindHarm removes or cuts the file of a blob behind the store's back. Until
 	// a Store of the same bytes is acknowledged they may be damaged.
 	KindHarm Kind = "harm"
@@ -46,6 +55,12 @@ type Place struct {
 	Run          string `json:"run,omitempty"`
 }
 
+// Held is a hold as a workload tells it from others.
+type Held struct {
+	Name string            `json:"name"`
+	On   engine.HoldTarget `json:"on"`
+}
+
 // Op is one operation. In JSON it is one line of a journal.
 type Op struct {
 	Number  uint64  `json:"op"` // from 1 on, in the order in which operations begin
@@ -53,7 +68,9 @@ type Op struct {
 	Content Content `json:"content"` // of a store or a harm
 	Place   Place   `json:"place"`   // of a store
 	Ref     string  `json:"ref,omitempty"`
-	Begun   int64   `json:"begun"` // by the journal's clock
+	Hold    Held    `json:"hold,omitzero"`  // of a hold or a release
+	Part    uint64  `json:"part,omitempty"` // number of the erasure that a delete is part of
+	Begun   int64   `json:"begun"`          // by the journal's clock
 	Ended   int64   `json:"ended,omitempty"`
 	Outcome Outcome `json:"outcome,omitempty"`
 	Error   string  `json:"error,omitempty"`

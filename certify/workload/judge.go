@@ -42,6 +42,7 @@ type Verdict struct {
 	Opened int64
 
 	present map[string]engine.Entry // by the reference's ID
+	holds   map[Held]bool           // that are in force
 	seen    int64                   // when that was read, by the journal's clock; 0 if it was not
 	closed  [2]int64                // begin and end of the Close that followed; 0 if there was none
 }
@@ -83,7 +84,9 @@ func Judge(ctx context.Context, target Target, journal *Journal) (*Verdict, erro
 	}
 	j.verdict.Opened = j.now()
 	j.bounded()
+	j.finishErasures(ctx, f)
 	j.compare(ctx, f)
+	j.compareHolds(ctx, f)
 	j.tree("after the opening")
 	j.verify(ctx, f)
 	j.verdict.closed[0] = j.now()
@@ -92,6 +95,7 @@ func Judge(ctx context.Context, target Target, journal *Journal) (*Verdict, erro
 		return &j.verdict, ctx.Err()
 	}
 	j.verdict.closed[1] = j.now()
+	j.compareErasures()
 	j.again(ctx)
 	return &j.verdict, ctx.Err()
 }
@@ -150,6 +154,8 @@ func (j *judge) bounded() {
 			last++
 		case op.Kind == KindDelete:
 			debt++
+		case op.Kind == KindErase, op.Kind == KindReorganize:
+			debt += 3 * movedBlobs
 		}
 	}
 	r, found := j.opening.recovered()
@@ -360,7 +366,11 @@ func (j *Journal) Settle(v *Verdict) {
 			if _, there := v.present[op.Ref]; !there {
 				outcome = OutcomeAcknowledged
 			}
-		case op.Kind == KindHarm:
+		case op.Kind == KindHold || op.Kind == KindRelease:
+			if v.holds[op.Hold] == (op.Kind == KindHold) {
+				outcome = OutcomeAcknowledged
+			}
+		case op.Kind == KindHarm, op.Kind == KindRefused, op.Kind == KindReorganize:
 			outcome = OutcomeAcknowledged
 		}
 		j.end(op.Number, ref, outcome, nil, v.seen)

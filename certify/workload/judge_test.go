@@ -57,6 +57,16 @@ func newSmall(t *testing.T) *small {
 	return s
 }
 
+var hold = workload.Held{Name: "a", On: engine.HoldTarget{Kind: engine.HoldSession, ID: place.Session}}
+
+// hold puts a hold into force.
+func (s *small) hold(t *testing.T) {
+	t.Helper()
+	c := open(t, s.target, s.journal)
+	require.NoError(t, c.Hold(context.Background(), hold))
+	require.NoError(t, c.Close())
+}
+
 // file is the path of a reference's blob.
 func (s *small) file(t *testing.T, ref string) string {
 	t.Helper()
@@ -117,6 +127,46 @@ func TestJudgeFindsWhatIsBroken(t *testing.T) {
 					}
 				}
 			}},
+		{name: "a lost hold", broken: []string{"an acknowledged hold is there"},
+			harm: func(t *testing.T, s *small) {
+				s.hold(t)
+				require.NoError(t, os.Remove(filepath.Join(s.target.Dir, ".mediabolt", "holds")))
+			}},
+		{name: "damaged holds", broken: []string{"the holds can be listed", "the verification finds nothing"},
+			harm: func(t *testing.T, s *small) {
+				s.hold(t)
+				require.NoError(t, os.Truncate(filepath.Join(s.target.Dir, ".mediabolt", "holds"), 600))
+			}},
+		{name: "a hold that is back", broken: []string{"a hold that ended, failed or had not begun is gone"},
+			harm: func(t *testing.T, s *small) {
+				s.hold(t)
+				n := s.journal.Begin(workload.Op{Kind: workload.KindRelease, Hold: hold})
+				s.journal.End(n, "", nil)
+			}},
+		{name: "a hold that failed", broken: []string{"a hold that ended, failed or had not begun is gone"},
+			harm: func(t *testing.T, s *small) {
+				s.hold(t)
+				for _, op := range s.journal.Ops() {
+					if op.Kind == workload.KindHold {
+						op.Outcome, op.Error = workload.OutcomeFailed, "no space"
+						line, err := json.Marshal(op)
+						require.NoError(t, err)
+						require.NoError(t, s.journal.Add(line))
+					}
+				}
+			}},
+		{name: "what is held is gone", broken: []string{"an acknowledged reference is there"},
+			harm: func(t *testing.T, s *small) {
+				c := open(t, s.target, s.journal)
+				require.ErrorContains(t, c.Refused(context.Background(), s.alone), "was deleted")
+				require.NoError(t, c.Store.Close())
+			}},
+		{name: "a hold, and what it refuses", harm: func(t *testing.T, s *small) {
+			s.hold(t)
+			c := open(t, s.target, s.journal)
+			require.NoError(t, c.Refused(context.Background(), s.alone))
+			require.NoError(t, c.Close())
+		}},
 		{name: "a reference that nobody stored", broken: []string{"every reference was stored"},
 			harm: func(t *testing.T, s *small) {
 				elsewhere := workload.NewJournal(nil, nil)
@@ -193,6 +243,43 @@ func TestJudgeOfOperationsInFlight(t *testing.T) {
 	require.Equal(t, map[string]bool{"an acknowledged reference is there": true}, promises(t, s.target, cut))
 }
 
+// So it is with holds and releases in flight.
+func TestJudgeOfHoldsInFlight(t *testing.T) {
+	for _, kind := range []workload.Kind{workload.KindHold, workload.KindRelease} {
+		for _, happened := range []bool{true, false} {
+			s := newSmall(t)
+			s.hold(t)
+			if kind == workload.KindHold {
+				s.journal = workload.NewJournal(nil, nil)
+				s.target.Dir = t.TempDir()
+				c := open(t, s.target, s.journal)
+				require.NoError(t, c.Close())
+			}
+			s.journal.Begin(workload.Op{Kind: kind, Hold: hold})
+			f, err := engine.Open(context.Background(), engine.FileStoreConfig{BaseDir: s.target.Dir})
+			require.NoError(t, err)
+			if happened && kind == workload.KindHold {
+				require.NoError(t, f.Hold(context.Background(), engine.Hold{Name: hold.Name, Target: hold.On}))
+			} else if happened {
+				_, err := f.ReleaseAll(context.Background(), hold.Name)
+				require.NoError(t, err)
+			}
+			require.NoError(t, f.Close())
+			verdict, err := workload.Judge(context.Background(), s.target, s.journal)
+			require.NoError(t, err)
+			require.Empty(t, verdict.Violations, "%s, happened: %v", kind, happened)
+			s.journal.Settle(verdict)
+
+			require.NoError(t, os.RemoveAll(filepath.Join(s.target.Dir, ".mediabolt", "holds")))
+			want := map[string]bool{}
+			if (kind == workload.KindHold) == happened {
+				want["an acknowledged hold is there"] = true
+			}
+			require.Equal(t, want, promises(t, s.target, s.journal), "%s, happened: %v", kind, happened)
+		}
+	}
+}
+
 // A journal that was written down, its last line cut short, is the journal.
 func TestJournalIsRead(t *testing.T) {
 	var lines bytes.Buffer
@@ -228,7 +315,8 @@ func TestRun(t *testing.T) {
 		kinds[op.Kind]++
 	}
 	t.Log(kinds)
-	for _, kind := range []workload.Kind{workload.KindOpen, workload.KindClose, workload.KindStore, workload.KindStoreReader, workload.KindDelete, workload.KindHarm} {
+	for _, kind := range []workload.Kind{workload.KindOpen, workload.KindClose, workload.KindStore, workload.KindStoreReader, workload.KindDelete, workload.KindHarm,
+		workload.KindHold, workload.KindRelease, workload.KindRefused} {
 		require.NotZero(t, kinds[kind], kind)
 	}
 	require.Empty(t, promises(t, target, j))

@@ -22,20 +22,32 @@ import (
 // Run uses the store in target's directory, which need not exist, in every way
 // that has a protocol of its own: it is created, gets new blobs, equal ones one
 // after the other and at once, long streams; references are deleted, also the
-// last of a blob, and twice; files vanish or are cut and are healed; it is
-// closed and opened again, with and without deduplication and in every
+// last of a blob, and twice; files vanish or are cut and are healed; holds begin
+// and end, and deletions are refused for them; a session is erased; it is closed and opened again, with and without deduplication and in every
 // organization. The seed decides about contents and the order of the mixed
 // part.
 //
 // What the store answers is in the journal; an operation that fails does not
 // end the run. An error is ctx's.
 func Run(ctx context.Context, target Target, seed uint64, journal *Journal) error {
-	s := &script{target: target, journal: journal, seed: seed, rand: rand.New(rand.NewPCG(seed, 1))}
+	s := newScript(target, seed, journal)
 	s.session(ctx, engine.FileStoreConfig{EnableDeduplication: true}, s.first)
 	s.session(ctx, engine.FileStoreConfig{EnableDeduplication: true}, s.heal)
+	s.session(ctx, engine.FileStoreConfig{EnableDeduplication: true}, s.hold)
+	s.session(ctx, engine.FileStoreConfig{EnableDeduplication: true}, s.erase)
 	s.session(ctx, engine.FileStoreConfig{Organization: storage.OrganizationByRun}, s.single)
 	s.session(ctx, engine.FileStoreConfig{Organization: storage.OrganizationFlat, EnableDeduplication: true, NoSyncFS: true}, s.mixed)
 	s.session(ctx, engine.FileStoreConfig{Organization: storage.OrganizationByConversation, EnableDeduplication: true}, s.mixed)
+	return ctx.Err()
+}
+
+// RunHolds is the part of Run that has holds alone, twice, so short that it can be
+// cut after each of its events.
+func RunHolds(ctx context.Context, target Target, seed uint64, journal *Journal) error {
+	s := newScript(target, seed, journal)
+	for range 2 {
+		s.session(ctx, engine.FileStoreConfig{EnableDeduplication: true}, s.hold)
+	}
 	return ctx.Err()
 }
 
@@ -57,6 +69,10 @@ type script struct {
 	rand *rand.Rand
 	made uint64 // contents
 	live []held // what the mixed parts may delete
+}
+
+func newScript(target Target, seed uint64, journal *Journal) *script {
+	return &script{target: target, journal: journal, seed: seed, rand: rand.New(rand.NewPCG(seed, 1))}
 }
 
 // held is a reference that was acknowledged.
@@ -114,15 +130,20 @@ func (s *script) delete(ctx context.Context, ref string) {
 	if ref == "" {
 		return
 	}
+	s.forget(ref)
+	_ = s.client.Delete(ctx, ref) // the journal has the error
+}
+
+// forget keeps a reference from being deleted by a mixed part.
+func (s *script) forget(ref string) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	for i := range s.live {
 		if s.live[i].ref == ref {
 			s.live = append(s.live[:i], s.live[i+1:]...)
-			break
+			return
 		}
 	}
-	s.mu.Unlock()
-	_ = s.client.Delete(ctx, ref) // the journal has the error
 }
 
 // atOnce runs a function n times at once.
@@ -175,6 +196,29 @@ func (s *script) heal(ctx context.Context) {
 	if ref := s.put(ctx, c, place); ref != "" && s.client.harm(ctx, s.target.Dir, ref, c, -1) == nil {
 		atOnce(2, func(int) { s.putReader(ctx, c, place) })
 	}
+}
+
+// hold has holds begin and end, often enough for their journal to be made and made
+// anew. One stays, and with it what it is on.
+func (s *script) hold(ctx context.Context) {
+	place := Place{Session: "held", Conversation: "conversation"}
+	session := engine.HoldTarget{Kind: engine.HoldSession, ID: place.Session}
+	kept, passing := Held{"kept", session}, Held{"passing", session}
+	early, _ := s.client.Put(ctx, s.content(4000), place) // the journal has the error
+	if s.client.Hold(ctx, kept) != nil {
+		return
+	}
+	late, _ := s.client.Put(ctx, s.content(4000), place)
+	pin := Held{"pin", engine.HoldTarget{Kind: engine.HoldReference, ID: early}}
+	_ = s.client.Hold(ctx, pin)
+	for range 2 {
+		_ = s.client.Hold(ctx, passing)
+		_ = s.client.Refused(ctx, early)
+		_ = s.client.Refused(ctx, late)
+		_ = s.client.Release(ctx, passing)
+	}
+	_ = s.client.Release(ctx, pin)
+	_ = s.client.Refused(ctx, early)
 }
 
 // single is a time without deduplication.

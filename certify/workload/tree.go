@@ -14,7 +14,8 @@ import (
 // there when it has just been opened.
 const controlDir = ".mediabolt"
 
-var control = map[string]bool{"index.db": true, "index.sums": true, "log.0": true, "log.1": true, "reserve": true}
+var control = map[string]bool{"index.db": true, "index.sums": true, "log.0": true, "log.1": true, "reserve": true, "holds": true,
+	"erasures": true, "erasing": true}
 
 // tree walks the store's directory with plain system calls and compares it with
 // the references that were listed.

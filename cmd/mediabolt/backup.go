@@ -55,6 +55,7 @@ type backupRecord struct {
 	Shared      int64             `json:"shared"`
 	Copied      int64             `json:"copied"`
 	CopiedBytes int64             `json:"copied_bytes"`
+	Erased      int64             `json:"erased"` // by restore: references that were erased after the backup
 	LeftOut     []storage.Finding `json:"left_out"`
 	Seconds     float64           `json:"seconds"`
 }
@@ -78,7 +79,7 @@ func (a *app) tellBackup(kind, dest string, b *engine.Backup, took time.Duration
 	if a.asJSON {
 		record := backupRecord{
 			Kind: kind, Directory: dest, At: b.At, References: b.References, Blobs: b.Blobs, Bytes: b.Bytes, Kept: b.Kept,
-			Shared: b.Shared, Copied: b.Copied, CopiedBytes: b.CopiedBytes, LeftOut: orNone(b.LeftOut), Seconds: took.Round(time.Millisecond).Seconds(),
+			Shared: b.Shared, Copied: b.Copied, CopiedBytes: b.CopiedBytes, Erased: b.Erased, LeftOut: orNone(b.LeftOut), Seconds: took.Round(time.Millisecond).Seconds(),
 		}
 		return errors.Join(a.printJSON(record), err)
 	}
@@ -88,6 +89,9 @@ func (a *app) tellBackup(kind, dest string, b *engine.Backup, took time.Duration
 	_, failed := fmt.Fprintf(a.stdout, "%s of %s, %s (%s) in %s, as of %s: %d kept, %d shared, %d copied (%s)\n",
 		kind, count(int(b.References), "reference"), count(int(b.Blobs), "blob"), humanBytes(b.Bytes), took.Round(time.Millisecond),
 		b.At.Local().Format(time.DateTime), b.Kept, b.Shared, b.Copied, humanBytes(b.CopiedBytes))
+	if failed == nil && b.Erased > 0 {
+		_, failed = fmt.Fprintf(a.stdout, "%s that had been erased after the backup did not come back\n", count(int(b.Erased), "reference"))
+	}
 	if failed != nil {
 		return errors.Join(failed, err)
 	}

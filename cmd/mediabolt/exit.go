@@ -22,6 +22,7 @@ const (
 	exitLocked   = 11
 	exitDamage   = 12
 	exitNotFound = 13
+	exitHeld     = 14
 )
 
 // outcome is what an error means to a caller of the program. Codes are stable.
@@ -46,11 +47,13 @@ var outcomes = []struct {
 		"stop that process or wait for it; --lock-timeout 1m waits longer"}},
 	{storage.ErrCorrupted, outcome{"corrupted", exitDamage,
 		"'mediabolt verify' lists all damage; putting the same bytes again heals a file that is missing or too short"}},
+	{storage.ErrHeld, outcome{"held", exitHeld, "'mediabolt hold ls' tells why and since when; 'mediabolt hold rm' ends a hold"}},
 	{storage.ErrNotFound, outcome{"not_found", exitNotFound, "'mediabolt ls' lists what is there"}},
 	{storage.ErrInvalidRef, outcome{"invalid_id", exitFailure,
 		"an ID is what 'mediabolt put' printed, whole; 'mediabolt ls' lists them"}},
 	{storage.ErrInvalidQuery, outcome{"invalid_query", exitFailure, "see 'mediabolt ls --help'"}},
 	{storage.ErrConflict, outcome{"conflict", exitFailure, ""}},
+	{storage.ErrInvalidHold, outcome{"invalid_hold", exitFailure, "see 'mediabolt hold --help'"}},
 	{storage.ErrTooLarge, outcome{"too_large", exitFailure, ""}},
 	{storage.ErrInvalidMedia, outcome{"invalid_media", exitFailure, ""}},
 	{storage.ErrVersion, outcome{"unknown_version", exitFailure, ""}},

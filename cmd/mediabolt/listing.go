@@ -39,18 +39,41 @@ func (l *listing) addFlags(cmd *cobra.Command) {
 	flags.StringVar(&l.order, "sort", string(engine.Oldest), "`ORDER` in which they were stored: oldest or newest first")
 	flags.IntVarP(&l.query.Limit, "limit", "n", 0, "at most `N`; 0 lists all")
 	flags.StringVar(&l.cursor, "cursor", "", "go on at the `CURSOR` that a list with --limit gave")
-	flags.StringVar(&l.format, "format", "", "`FORMAT`: table (default), json, which is the same as --json, or csv")
-	for name, choices := range map[string][]string{
-		"sort": {string(engine.Oldest), string(engine.Newest)}, "format": {formatTable, formatJSON, formatCSV},
-	} {
-		if err := cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(choices, cobra.ShellCompDirectiveNoFileComp)); err != nil {
-			panic(err) // the flags are those above
-		}
+	addFormat(cmd, &l.format)
+	completeFlag(cmd, "sort", string(engine.Oldest), string(engine.Newest))
+}
+
+// addFormat adds the flag that says how a list is printed; see chooseFormat.
+func addFormat(cmd *cobra.Command, format *string) {
+	cmd.Flags().StringVar(format, "format", "", "`FORMAT`: table (default), json, which is the same as --json, or csv")
+	completeFlag(cmd, "format", formatTable, formatJSON, formatCSV)
+}
+
+// completeFlag has the shell complete a flag's values.
+func completeFlag(cmd *cobra.Command, flag string, choices ...string) {
+	if err := cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(choices, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+		panic(err) // callers name flags that they have added
 	}
 }
 
+// chooseFormat is the format that --format and --json ask for.
+func (a *app) chooseFormat(format string) (string, error) {
+	switch {
+	case format == "" && a.asJSON, format == formatJSON:
+		a.asJSON = true
+		return formatJSON, nil
+	case format == "":
+		return formatTable, nil
+	case format != formatTable && format != formatCSV:
+		return "", usagef("--format %q: want table, json or csv", format)
+	case a.asJSON:
+		return "", usagef("--json and --format %s exclude each other", format)
+	}
+	return format, nil
+}
+
 // check judges the flags of addFlags before anything is opened.
-func (l *listing) check() error {
+func (l *listing) check() (err error) {
 	switch l.query.Order = engine.Order(l.order); l.query.Order {
 	case engine.Oldest, engine.Newest:
 	default:
@@ -60,17 +83,8 @@ func (l *listing) check() error {
 		return usagef("--limit %d is negative", l.query.Limit)
 	}
 	l.query.Cursor = engine.Cursor(l.cursor)
-	switch {
-	case l.format == "" && l.app.asJSON, l.format == formatJSON:
-		l.format, l.app.asJSON = formatJSON, true
-	case l.format == "":
-		l.format = formatTable
-	case l.format != formatTable && l.format != formatCSV:
-		return usagef("--format %q: want table, json or csv", l.format)
-	case l.app.asJSON:
-		return usagef("--json and --format %s exclude each other", l.format)
-	}
-	return nil
+	l.format, err = l.app.chooseFormat(l.format)
+	return err
 }
 
 // run prints what the query lists, and how to go on where the limit ended it. It

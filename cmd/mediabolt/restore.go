@@ -19,6 +19,10 @@ The backup's index is checked first, all bytes as they are copied, and the whole
 store in the end. --store has no meaning here. The backup stays as it is, but must be
 writable and not be open.
 
+What was erased after the backup does not come back: that is told by the ledger of
+the store that the backup was made of, where it is still in its directory, and by
+those of other stores and newer backups that --ledger names.
+
 A restore that was interrupted is continued when it is run again; until it is done,
 nothing opens DEST. Damaged files are named and left out, with exit code 12; the
 store is whole then all the same.`,
@@ -27,6 +31,7 @@ store is whole then all the same.`,
 		Args: exactly(2, "SRC or DEST"),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.restore(cmd.Context(), args[0], args[1], opts) },
 	}
+	cmd.Flags().StringArrayVar(&opts.Ledgers, "ledger", nil, "`DIR` of a store or backup whose erasures are honoured; may be given again")
 	cmd.Flags().BoolVar(&opts.Link, "link", false, "share files with the backup where possible: no copy against damage of the disk")
 	return cmd
 }

@@ -17,7 +17,8 @@ func (a *app) rmCommand() *cobra.Command {
 		Short: "Delete what was stored",
 		Long: `Delete the references with these IDs. The bytes go with the last reference that
 shares them. An ID that is not there is a success, since nothing of it is left: so
-a deletion can be repeated. What was reported as deleted survives a power cut.`,
+a deletion can be repeated. What was reported as deleted survives a power cut. What
+a hold is on stays: see 'mediabolt hold'.`,
 		Example: `  mediabolt rm ID
   mediabolt ls --session s1 --json | jq -r .id | xargs mediabolt rm`,
 		Args:              some("ID"),

@@ -53,7 +53,7 @@ Data goes to standard output, everything else to standard error. Exit codes:
    0  success                            11  another process has the store open
    1  failure or wrong usage             12  damage found, or a promise broken
    3  some of several failed             13  not found
-  10  no store there`,
+  10  no store there                     14  a hold keeps it from being deleted`,
 		Example: `  mediabolt put --session s1 photo.png      store a file, print its ID
   mediabolt ls --session s1                 list what a session has
   mediabolt get ID -o copy.png              get it back
@@ -75,6 +75,9 @@ Data goes to standard output, everything else to standard error. Exit codes:
 	)
 	a.add(root, groupMedia, a.putCommand(), a.getCommand(), a.catCommand(), a.statCommand(), a.urlCommand(), a.lsCommand(), a.findCommand(),
 		a.refsCommand(), a.rmCommand())
+	a.add(root, groupMedia, a.holdCommand())
+	a.add(root, groupMedia, a.eraseCommand(), a.erasuresCommand())
+	a.add(root, groupStore, a.reorganizeCommand())
 	a.add(root, groupStore, a.statsCommand(), a.verifyCommand(), a.certifyCommand())
 	a.add(root, groupStore, a.backupCommand(), a.restoreCommand(), a.exportCommand(), a.importCommand())
 	a.add(root, "", a.versionCommand(), a.victimCommand())

@@ -2,6 +2,7 @@ package indextest
 
 import (
 	"context"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -106,8 +107,10 @@ func testRemoveOneOfSeveral(f *fixture) {
 	row := f.mustBlob(keyOf("a"))
 	for left := int64(2); left > 0; left-- {
 		row.Refs = left
-		removal := f.mustRemove(ids[left])
-		require.Equal(f.t, storage.Removal{Found: true, Blob: row}, removal)
+		row.Ended = int64(len(ids)) - left
+		ref, _, err := f.x.Ref(f.ctx, ids[left])
+		require.NoError(f.t, err)
+		require.Equal(f.t, storage.Removal{Found: true, Ref: ref, Blob: row}, f.mustRemove(ids[left]))
 		f.requireGone(ids[left])
 		require.Equal(f.t, row, f.mustBlob(keyOf("a")))
 		require.Equal(f.t, uuidsOf(ids[:left]), uuids(f.refs(storage.RefFilter{SessionID: "s"}, 10)))
@@ -121,11 +124,12 @@ func testRemoveOneOfSeveral(f *fixture) {
 
 func testRemoveLast(f *fixture) {
 	id := f.mustAdd("a", storage.MediaMetadata{SessionID: "s", ConversationID: "c", RunID: "r", UserID: "u"})
-	row := f.mustBlob(keyOf("a"))
+	ref, row, err := f.x.Ref(f.ctx, id)
+	require.NoError(f.t, err)
 	row.Refs = 0
-	require.Equal(f.t, storage.Removal{Found: true, Last: true, Blob: row}, f.mustRemove(id))
+	require.Equal(f.t, storage.Removal{Found: true, Last: true, Ref: ref, Blob: row}, f.mustRemove(id))
 	f.requireGone(id)
-	_, err := f.x.Blob(f.ctx, keyOf("a"))
+	_, err = f.x.Blob(f.ctx, keyOf("a"))
 	require.ErrorIs(f.t, err, storage.ErrNotFound)
 	for _, filter := range []storage.RefFilter{{}, {SessionID: "s"}, {ConversationID: "c"}, {RunID: "r"}, {UserID: "u"}} {
 		require.Empty(f.t, f.refs(filter, 10), "%+v", filter)
@@ -247,7 +251,13 @@ func testCancelled(f *fixture) {
 		"Add new":      func() error { _, err := f.x.Add(ctx, f.next("c", storage.MediaMetadata{})); return err },
 		"Add to there": func() error { _, err := f.x.Add(ctx, f.next("a", storage.MediaMetadata{})); return err },
 		"Remove":       func() error { _, err := f.x.Remove(ctx, id); return err },
+		"End":          func() error { _, err := f.x.End(ctx, id, time.Time{}); return err },
+		"Revise":       func() error { _, err := f.x.Revise(ctx, id, expireAt(creation(1))); return err },
+		"Move":         func() error { _, err := f.x.Move(ctx, keyOf("a"), "x", storage.OrganizationFlat); return err },
+		"Due":          func() error { _, _, _, err := f.x.Due(ctx, creation(1), storage.Place{}, 10); return err },
+		"Usage":        func() error { _, err := f.x.Usage(ctx, storage.SessionIDs, "s"); return err },
 		"Debt":         func() error { _, err := f.x.Debt(ctx); return err },
+		"Owe":          func() error { return f.x.Owe(ctx, debt) },
 		"Settle":       func() error { return f.x.Settle(ctx, debt) },
 		"Verify":       func() error { _, err := f.x.Verify(ctx); return err },
 	}

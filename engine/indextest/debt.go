@@ -98,3 +98,27 @@ func testSettleMuch(f *fixture) {
 	require.NoError(f.t, f.x.Settle(f.ctx, debt))
 	requireDebt(f.t, storage.Debt{Mirrors: []storage.Mirror{{UUID: late.UUID, Blob: keyOf("late")}}}, f.debt())
 }
+
+// What is owed beforehand is debt like any other, and a path that a blob moves to
+// is none any more.
+func testOwe(f *fixture) {
+	id := f.mustAdd("a", storage.MediaMetadata{})
+	require.NoError(f.t, f.x.Settle(f.ctx, f.debt()))
+	row := f.mustBlob(keyOf("a"))
+	owed := storage.Debt{
+		Mirrors: []storage.Mirror{{UUID: id.UUID, Revision: 7, Blob: keyOf("a")}},
+		Unlinks: []storage.Unlink{{Path: "b/" + id.String() + ".png"}, {Path: "c/" + id.String() + ".png"}},
+	}
+	require.NoError(f.t, f.x.Owe(f.ctx, owed))
+	require.NoError(f.t, f.x.Owe(f.ctx, owed), "a second time")
+	f.reopen()
+	requireDebt(f.t, owed, f.debt())
+	moved, err := f.x.Move(f.ctx, keyOf("a"), owed.Unlinks[0].Path, storage.OrganizationBySession)
+	require.NoError(f.t, err)
+	whole, _ := storage.WholeMirror(&moved)
+	requireDebt(f.t, storage.Debt{
+		Mirrors: append(owed.Mirrors, whole), Unlinks: []storage.Unlink{owed.Unlinks[1], {Path: row.Path}},
+	}, f.debt())
+	require.NoError(f.t, f.x.Settle(f.ctx, f.debt()))
+	requireDebt(f.t, storage.Debt{}, f.debt())
+}

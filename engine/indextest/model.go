@@ -50,7 +50,7 @@ func testModel(t *testing.T, open Open) {
 		}()
 		r.Repeat(map[string]func(*rapid.T){
 			"add": m.add, "remove": m.remove, "remove nothing": m.removeNothing,
-			"touch": m.touch, "settle": m.settle, "reopen": m.reopen, "": m.check,
+			"touch": m.touch, "settle": m.settle, "reopen": m.reopen, "revise": m.revise, "end": m.end, "move": m.move, "": m.check,
 		})
 		findings, err := m.x.Verify(context.Background())
 		require.NoError(r, err)
@@ -82,6 +82,8 @@ func (m *model) add(r *rapid.T) {
 		MessageIndex: rapid.Int().Draw(r, "message"),
 		Labels:       rapid.MapOfN(rapid.StringN(1, 8, -1), rapid.String(), 0, 3).Draw(r, "labels"),
 	})
+	add.Ref.Count = rapid.Int64Range(0, 3).Draw(r, "count")
+	add.Ref.ExpiresAt = modelTimes.Draw(r, "expires")
 	add.Staged = rapid.Bool().Draw(r, "staged")
 	if rapid.Bool().Draw(r, "own blob") {
 		add.Ref.Blob = storage.UUIDKey(add.Ref.UUID)
@@ -101,7 +103,7 @@ func (m *model) add(r *rapid.T) {
 	requireBlob(r, row, blob)
 	m.blobs[row.Key] = row
 	m.refs[add.Ref.UUID] = add.Ref
-	m.mirrors[storage.Mirror{UUID: add.Ref.UUID, Blob: row.Key}] = true
+	m.mirrors[storage.Mirror{UUID: add.Ref.UUID, Revision: add.Ref.Revision, Blob: row.Key}] = true
 	m.written()
 }
 
@@ -112,11 +114,34 @@ func (m *model) remove(r *rapid.T) {
 	}
 	id := rapid.SampledFrom(ids).Draw(r, "reference")
 	row := m.blobs[m.refs[id.UUID].Blob]
+	ref := m.refs[id.UUID]
+	if ref.Count > 1 {
+		ref.Count--
+		m.revised(ref)
+		removal, err := m.x.Remove(context.Background(), id)
+		require.NoError(r, err)
+		require.True(r, removal.Found && removal.Counted && !removal.Last, "%+v", removal)
+		requireBlob(r, row, removal.Blob)
+		m.written()
+		return
+	}
+	m.ended(r, id, func() (storage.Removal, error) { return m.x.Remove(context.Background(), id) })
+}
+
+// ended ends a reference by a call that is to do it.
+func (m *model) ended(r *rapid.T, id storage.ID, call func() (storage.Removal, error)) {
+	ref := m.refs[id.UUID]
+	row := m.blobs[ref.Blob]
 	row.Refs--
-	removal, err := m.x.Remove(context.Background(), id)
+	removal, err := call()
 	require.NoError(r, err)
 	require.True(r, removal.Found)
+	require.False(r, removal.Counted)
 	require.Equal(r, row.Refs == 0, removal.Last)
+	requireRef(r, ref, removal.Ref)
+	if !removal.Last {
+		row.Ended++
+	}
 	requireBlob(r, row, removal.Blob)
 	delete(m.refs, id.UUID)
 	m.dead = append(m.dead, id)
@@ -228,6 +253,8 @@ func (m *model) check(r *rapid.T) {
 	require.NoError(r, err)
 	requireDebt(r, storage.Debt{Mirrors: slices.Collect(maps.Keys(m.mirrors)), Unlinks: slices.Collect(maps.Keys(m.unlinks))}, debt)
 	m.checkList(r)
+	m.checkDue(r)
+	m.checkUsage(r)
 }
 
 // checkList compares one listing, of a filter at random.

@@ -33,10 +33,7 @@ func (f *fixture) snapshot() state {
 
 func sortDebt(d *storage.Debt) {
 	slices.SortFunc(d.Mirrors, func(a, b storage.Mirror) int {
-		if a.UUID == b.UUID && a.Deleted != b.Deleted {
-			return map[bool]int{false: -1, true: 1}[a.Deleted]
-		}
-		return bytes.Compare(a.UUID[:], b.UUID[:])
+		return bytes.Compare(a.Key(), b.Key())
 	})
 	slices.SortFunc(d.Unlinks, func(a, b storage.Unlink) int { return strings.Compare(a.Path, b.Path) })
 }
@@ -68,6 +65,8 @@ func testFields(f *fixture) {
 		"negative indexes":     {MessageIndex: -1, ContentIndex: math.MinInt},
 		"large indexes":        {MessageIndex: math.MaxInt, ContentIndex: math.MaxInt32},
 		"NUL and separators":   {ConversationID: "\x00", SessionID: "../..", RunID: "a/b\\c", UserID: "\x00\x00", Labels: map[string]string{"\x00": "\x00", "'\"": "--"}},
+		"policies":             {Policy: "retain-30days", SessionID: "s"},
+		"a policy of its own":  {Policy: "48h", UserID: "u"},
 		"at the bounds": {
 			ConversationID: text(storage.MaxIDLength), SessionID: text(storage.MaxIDLength), RunID: text(storage.MaxIDLength),
 			UserID: text(storage.MaxIDLength), Labels: most,
@@ -88,6 +87,12 @@ func testFields(f *fixture) {
 			a.Blob.Size, a.Blob.CRC = 1<<50, math.MaxUint32
 			a.Blob.Path = text(120) + "/" + text(120) + "/é 会/" + idOf(a).String() + ".png"
 			a.Blob.AccessedAt = creation(99)
+		},
+		"lifecycle": func(a *storage.Addition) {
+			a.Ref.ExpiresAt, a.Ref.Count, a.Ref.Revision = creation(7), math.MaxInt32, math.MaxUint32
+		},
+		"expired before it began": func(a *storage.Addition) {
+			a.Ref.ExpiresAt, a.Ref.Count, a.Ref.Revision = time.Date(1901, 1, 1, 0, 0, 0, 1000, time.UTC), 1, 1
 		},
 	}
 	for name, m := range metadata {

@@ -34,6 +34,7 @@ func EncodeBlob(b *storage.BlobRow) []byte {
 	}
 	row = appendText(row, b.MimeType)
 	row = binary.AppendVarint(row, b.Refs)
+	row = binary.AppendVarint(row, b.Ended)
 	row = binary.AppendVarint(row, toMicro(b.CreatedAt))
 	return binary.AppendVarint(row, toMicro(b.AccessedAt))
 }
@@ -46,7 +47,7 @@ func DecodeBlob(key storage.BlobKey, row []byte) (storage.BlobRow, error) {
 		Size: f.number(), CRC: uint32(f.unsigned()),
 	}
 	digest := f.text()
-	b.MimeType, b.Refs = f.text(), f.number()
+	b.MimeType, b.Refs, b.Ended = f.text(), f.number(), f.number()
 	b.CreatedAt, b.AccessedAt = fromMicro(f.number()), fromMicro(f.number())
 	if d, inKey := key.Digest(); inKey {
 		b.Digest = d
@@ -63,12 +64,15 @@ func encodeRef(ref *storage.RefRow) []byte {
 	m := &ref.Metadata
 	row := make([]byte, 0, 128)
 	row = append(row, rowVersion)
-	for _, text := range [...]string{string(ref.Blob), m.SessionID, m.ConversationID, m.RunID, m.UserID, ref.Type, ref.MimeType} {
+	for _, text := range [...]string{string(ref.Blob), m.SessionID, m.ConversationID, m.RunID, m.UserID, ref.Type, ref.MimeType, m.Policy} {
 		row = appendText(row, text)
 	}
 	row = binary.AppendVarint(row, int64(m.MessageIndex))
 	row = binary.AppendVarint(row, int64(m.ContentIndex))
 	row = binary.AppendVarint(row, toMicro(m.CreatedAt))
+	row = binary.AppendVarint(row, toMicro(ref.ExpiresAt))
+	row = binary.AppendVarint(row, ref.Count)
+	row = binary.AppendUvarint(row, uint64(ref.Revision))
 	row = binary.AppendUvarint(row, uint64(len(m.Labels)))
 	for _, name := range slices.Sorted(maps.Keys(m.Labels)) {
 		row = appendText(appendText(row, name), m.Labels[name])
@@ -81,9 +85,10 @@ func decodeRef(id storage.UUID, row []byte) (storage.RefRow, error) {
 	ref := storage.RefRow{UUID: id, Blob: storage.BlobKey(f.text())}
 	m := &ref.Metadata
 	m.SessionID, m.ConversationID, m.RunID, m.UserID = f.text(), f.text(), f.text(), f.text()
-	ref.Type, ref.MimeType = f.text(), f.text()
+	ref.Type, ref.MimeType, m.Policy = f.text(), f.text(), f.text()
 	m.MessageIndex, m.ContentIndex = int(f.number()), int(f.number())
-	m.CreatedAt = fromMicro(f.number())
+	m.CreatedAt, ref.ExpiresAt = fromMicro(f.number()), fromMicro(f.number())
+	ref.Count, ref.Revision = f.number(), uint32(f.unsigned())
 	for n := f.unsigned(); n > 0 && !f.bad; n-- {
 		if m.Labels == nil {
 			m.Labels = make(map[string]string, min(n, storage.MaxLabels))
@@ -184,40 +189,34 @@ func fromMicro(us int64) time.Time {
 	return time.UnixMicro(us).UTC()
 }
 
-// mirrorKey is the key of a line that a sidecar is owed.
-func mirrorKey(m *storage.Mirror) []byte {
-	kind := byte('+')
-	if m.Deleted {
-		kind = '-'
-	}
-	return append(m.UUID[:len(m.UUID):len(m.UUID)], kind)
-}
-
-func decodeMirror(key, value []byte) (storage.Mirror, error) {
-	m := storage.Mirror{Blob: storage.BlobKey(value)}
-	if len(key) != len(m.UUID)+1 || key[16] != '+' && key[16] != '-' || !m.Blob.Valid() {
-		return m, fmt.Errorf("%w: mirror row %x of blob %q", storage.ErrCorrupted, key, value)
-	}
-	copy(m.UUID[:], key)
-	m.Deleted = key[16] == '-'
-	return m, nil
-}
-
 // membership is a list that a reference is in.
 type membership struct {
 	table Table
-	of    string // ID, or the bytes of a digest
+	of    string // ID, or the bytes of a digest or of a time
 }
 
 // prefix is what the keys of the list begin with.
 func (m membership) prefix() []byte { return append([]byte(m.of), 0) }
 
+// signBit turned over puts numbers in the order of their bytes.
+const signBit = 1 << 63
+
+// expiryList is the list of those that expire at a time.
+func expiryList(at time.Time) membership {
+	return membership{ByExpiry, string(binary.BigEndian.AppendUint64(nil, uint64(at.UnixMicro())^signBit))}
+}
+
+// expiryOf is when a reference expires whose key in ByExpiry begins so.
+func expiryOf(key []byte) time.Time {
+	return time.UnixMicro(int64(binary.BigEndian.Uint64(key) ^ signBit)).UTC()
+}
+
 // key is that of a reference in the list.
 func (m membership) key(ref storage.UUID) []byte { return append(m.prefix(), ref[:]...) }
 
-// memberships are the lists of a digest and IDs, of those that are set.
-func memberships(digest storage.Digest, m *storage.MediaMetadata) []membership {
-	lists := make([]membership, 0, 5)
+// memberships are the lists of a digest, IDs and time of expiry, of those that are set.
+func memberships(digest storage.Digest, ref *storage.RefRow) []membership {
+	lists, m := make([]membership, 0, 6), &ref.Metadata
 	if !digest.IsZero() {
 		lists = append(lists, membership{ByDigest, string(digest[:])})
 	}
@@ -227,6 +226,9 @@ func memberships(digest storage.Digest, m *storage.MediaMetadata) []membership {
 		if m.of != "" {
 			lists = append(lists, m)
 		}
+	}
+	if !ref.ExpiresAt.IsZero() {
+		lists = append(lists, expiryList(ref.ExpiresAt))
 	}
 	return lists
 }

@@ -16,7 +16,7 @@ import (
 
 // formatVersion is the version of everything in the package comment. Another one
 // is refused.
-const formatVersion = 2
+const formatVersion = 3
 
 var (
 	keyFormat       = []byte("format")
@@ -144,6 +144,7 @@ type change struct {
 	Txn
 	touched map[storage.BlobKey]time.Time // to be written with it
 	delta   storage.Counters
+	lane    byte // whose rows of totals and usage are its own
 }
 
 // change runs fn in a transaction, together with the times of access that wait.
@@ -163,9 +164,9 @@ func (x *Index) change(ctx context.Context, fn func(*change) error) error {
 	touched := x.touches.Take()
 	var failed error
 	err := x.store.Update(func(t Txn) error {
-		c := &change{Txn: t, touched: maps.Clone(touched)}
+		c := &change{Txn: t, touched: maps.Clone(touched), lane: lane}
 		if failed = fn(c); failed == nil {
-			failed = c.finish(lane)
+			failed = c.finish()
 		}
 		return failed
 	})
@@ -179,7 +180,7 @@ func (x *Index) change(ctx context.Context, fn func(*change) error) error {
 }
 
 // finish writes the touches and what the changes add up to.
-func (c *change) finish(lane byte) error {
+func (c *change) finish() error {
 	for key, at := range c.touched {
 		row, found, err := c.Get(Blobs, []byte(key))
 		if err != nil {
@@ -200,7 +201,7 @@ func (c *change) finish(lane byte) error {
 	if c.delta == (storage.Counters{}) {
 		return nil
 	}
-	key := []byte{lane}
+	key := []byte{c.lane}
 	totals, err := readTotals(c, key)
 	if err != nil {
 		return err

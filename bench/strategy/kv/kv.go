@@ -14,9 +14,12 @@
 //	by_session, by_conversation, by_run, by_user
 //	          ID 0x00 UUID   -> empty; only for IDs that are set
 //	by_digest digest 0x00 UUID -> empty; as storage.BlobRow.ListedDigest says
+//	by_expiry time 0x00 UUID -> empty; only for references that expire, time as in
+//	                            boltindex
 //	unlinks   path           -> empty
-//	mirrors   UUID kind      -> blob key; kind is '+' for an addition, '-' for a
-//	                            tombstone
+//	mirrors   storage.Mirror.Key -> blob key
+//	usage     kind ID 0x00 one byte -> references and bytes of a session ('s') or a
+//	                            user ('u'), as varints; the sum of all its rows counts
 //
 // The rows are those of package boltindex, in an encoding of their own
 // (codec.go). An ID may itself hold 0x00: an entry belongs to an ID only if its
@@ -24,7 +27,7 @@
 //
 // The totals would be the one row that every change reads and writes. For a store
 // whose transactions run side by side and fail when they meet, they are spread
-// over many rows, and a transaction has a row of its own while it runs.
+// over many rows, and a transaction has a row of its own while it runs; so is usage.
 package kv
 
 import "iter"
@@ -45,10 +48,12 @@ const (
 	Unlinks
 	Mirrors
 	ByDigest
+	ByExpiry
+	Use
 )
 
 // AllTables lists the tables.
-var AllTables = [...]Table{Meta, Totals, Blobs, Refs, BySession, ByConversation, ByRun, ByUser, Unlinks, Mirrors, ByDigest}
+var AllTables = [...]Table{Meta, Totals, Blobs, Refs, BySession, ByConversation, ByRun, ByUser, Unlinks, Mirrors, ByDigest, ByExpiry, Use}
 
 // Row is a key and its value.
 type Row struct{ Key, Value []byte }

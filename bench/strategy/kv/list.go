@@ -7,6 +7,7 @@ import (
 	"iter"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/mediabolt/mediabolt/storage"
 )
@@ -57,9 +58,9 @@ func narrowest(r Reader, f *storage.RefFilter, after storage.UUID) iter.Seq2[sto
 	if f.Newest && after.IsZero() {
 		after = lastUUID
 	}
-	lists := memberships(f.Digest, &storage.MediaMetadata{
+	lists := memberships(f.Digest, &storage.RefRow{Metadata: storage.MediaMetadata{
 		ConversationID: f.ConversationID, SessionID: f.SessionID, RunID: f.RunID, UserID: f.UserID,
-	})
+	}})
 	switch {
 	case len(lists) == 0:
 		return listed(r, Refs, nil, after, f.Newest)
@@ -124,6 +125,44 @@ func withFounder(r Reader, list iter.Seq2[storage.UUID, error], f *storage.RefFi
 			yield(founder, nil)
 		}
 	}
+}
+
+// Due is a page of references by expiry; see engine.Index.
+func (x *Index) Due(ctx context.Context, before time.Time, after storage.Place, limit int) (page []storage.RefPair, next storage.Place, more bool, err error) {
+	next = after
+	err = x.view(ctx, func(r Reader) error {
+		start := expiryList(after.At).key(after.UUID)
+		for row, err := range r.From(ByExpiry, start) {
+			if err != nil {
+				return err
+			}
+			place := storage.Place{At: expiryOf(row.Key), UUID: storage.UUID(row.Key[len(start)-len(after.UUID):])}
+			if bytes.Equal(row.Key, start) {
+				continue
+			}
+			if !place.At.Before(before) {
+				return nil
+			}
+			if len(page) == limit {
+				more = true
+				return nil
+			}
+			ref, found, err := r.Get(Refs, place.UUID[:])
+			if err == nil && !found {
+				err = fmt.Errorf("%w: reference %s is listed and has no row", storage.ErrCorrupted, place.UUID)
+			}
+			if err != nil {
+				return err
+			}
+			var pair storage.RefPair
+			if pair.Ref, pair.Blob, err = readPair(r, place.UUID, ref); err != nil {
+				return err
+			}
+			page, next = append(page, pair), place
+		}
+		return nil
+	})
+	return page, next, more, err
 }
 
 // kindTables are where the lists of the IDs of a kind are.

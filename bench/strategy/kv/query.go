@@ -131,7 +131,7 @@ func (x *Index) Debt(ctx context.Context) (storage.Debt, error) {
 			if err != nil {
 				return err
 			}
-			m, err := decodeMirror(row.Key, row.Value)
+			m, err := storage.ParseMirror(row.Key, storage.BlobKey(row.Value))
 			if err != nil {
 				return err
 			}

@@ -84,10 +84,11 @@ func (x *Index) open(config *engine.IndexConfig) (err error) {
 		return err
 	}
 	if err := x.writer.prepare(sqlBegin, sqlCommit, sqlRollback, sqlTouch, sqlCount, sqlInsertBlob, sqlDeleteBlob, sqlInsertRef,
-		sqlDeleteRef, sqlInsertDebt, sqlDeleteDebt, sqlOweUnlink, sqlPayUnlink, sqlTotals, sqlReadPair); err != nil {
+		sqlDeleteRef, sqlInsertDebt, sqlDeleteDebt, sqlOweUnlink, sqlPayUnlink, sqlTotals, sqlReadPair, sqlReviseRef, sqlMove, sqlUse,
+		sqlUnuse, sqlReadBlob); err != nil {
 		return err
 	}
-	reads := []string{sqlReadTotals, sqlReadBlob, sqlReadPair, sqlReadBlobs, sqlReadMirrors, sqlReadUnlinks}
+	reads := []string{sqlReadTotals, sqlReadBlob, sqlReadPair, sqlReadBlobs, sqlReadMirrors, sqlReadUnlinks, sqlReadDue, sqlReadUsage}
 	for _, by := range append([]string{"", byDigest}, idColumns[:]...) {
 		reads = append(reads, sqlReadPairs(by, false), sqlReadPairs(by, true))
 	}

@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/mediabolt/mediabolt/storage"
 )
@@ -90,6 +91,46 @@ func (x *Index) Refs(ctx context.Context, filter storage.RefFilter, after storag
 	return page, next, more, nil
 }
 
+// Due is a page of references by expiry; see engine.Index.
+func (x *Index) Due(ctx context.Context, before time.Time, after storage.Place, limit int) (page []storage.RefPair, next storage.Place, more bool, err error) {
+	next = after
+	if err := ctx.Err(); err != nil {
+		return nil, next, false, err
+	}
+	err = x.readers.each(sqlReadDue, func(row scanner) error {
+		pair, err := scanPair(row)
+		page = append(page, pair)
+		return err
+	}, toMicro(after.At), after.UUID[:], toMicro(before), limit+1)
+	if err != nil {
+		return nil, next, false, x.wrap(err)
+	}
+	if more = len(page) > limit; more {
+		page = page[:limit]
+	}
+	if len(page) > 0 {
+		last := &page[len(page)-1].Ref
+		next = storage.Place{At: last.ExpiresAt, UUID: last.UUID}
+	}
+	return page, next, more, nil
+}
+
+// Usage is what the references of one session or user add up to; see engine.Index.
+func (x *Index) Usage(ctx context.Context, kind storage.IDKind, id string) (storage.Usage, error) {
+	var u storage.Usage
+	if err := ctx.Err(); err != nil {
+		return u, err
+	}
+	if kind != storage.SessionIDs && kind != storage.UserIDs {
+		return u, x.wrap(fmt.Errorf("%w: the use of IDs of kind %d is not kept", storage.ErrInvalidQuery, kind))
+	}
+	err := x.readers.prepared[sqlReadUsage].QueryRow(kind, []byte(id)).Scan(&u.Refs, &u.Bytes)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = nil
+	}
+	return u, x.wrap(err)
+}
+
 // IDs is a page of IDs; see engine.Index.
 func (x *Index) IDs(ctx context.Context, kind storage.IDKind, after string, limit int) ([]string, error) {
 	query := sqlReadID([...]string{
@@ -145,11 +186,11 @@ func (x *Index) Debt(ctx context.Context) (storage.Debt, error) {
 		return debt, err
 	}
 	err := x.readers.each(sqlReadMirrors, func(row scanner) error {
-		var uuid, blob []byte
-		var m storage.Mirror
-		err := row.Scan(&uuid, &m.Deleted, &blob)
-		copy(m.UUID[:], uuid)
-		m.Blob = storage.BlobKey(blob)
+		var line, blob []byte
+		if err := row.Scan(&line, &blob); err != nil {
+			return err
+		}
+		m, err := storage.ParseMirror(line, storage.BlobKey(blob))
 		debt.Mirrors = append(debt.Mirrors, m)
 		return err
 	})

@@ -1,6 +1,7 @@
 package sqlindex
 
 import (
+	"database/sql"
 	"encoding/json"
 	"fmt"
 	"math"
@@ -22,7 +23,7 @@ type blobScan struct {
 }
 
 func (s *blobScan) into() []any {
-	return []any{&s.key, &s.row.Path, &s.organization, &s.row.Size, &s.crc, &s.digest, &s.row.MimeType, &s.row.Refs, &s.created, &s.accessed}
+	return []any{&s.key, &s.row.Path, &s.organization, &s.row.Size, &s.crc, &s.digest, &s.row.MimeType, &s.row.Refs, &s.row.Ended, &s.created, &s.accessed}
 }
 
 func (s *blobScan) blob() storage.BlobRow {
@@ -50,7 +51,7 @@ func blobArgs(b *storage.BlobRow) []any {
 	if _, inKey := b.Key.Digest(); !inKey && !b.Digest.IsZero() {
 		digest = b.Digest[:]
 	}
-	return []any{[]byte(b.Key), b.Path, string(b.Organization), b.Size, int64(b.CRC), digest, b.MimeType, b.Refs,
+	return []any{[]byte(b.Key), b.Path, string(b.Organization), b.Size, int64(b.CRC), digest, b.MimeType, b.Refs, b.Ended,
 		toMicro(b.CreatedAt), toMicro(b.AccessedAt)}
 }
 
@@ -59,9 +60,10 @@ func scanPair(row scanner) (storage.RefPair, error) {
 	var blob blobScan
 	var uuid, key, session, conversation, run, user, labels []byte
 	var created int64
+	var expires sql.NullInt64
 	m := &p.Ref.Metadata
 	into := append([]any{&uuid, &key, &session, &conversation, &run, &user, &m.MessageIndex, &m.ContentIndex,
-		&p.Ref.Type, &p.Ref.MimeType, &labels, &created}, blob.into()...)
+		&p.Ref.Type, &p.Ref.MimeType, &labels, &created, &m.Policy, &expires, &p.Ref.Count, &p.Ref.Revision}, blob.into()...)
 	if err := row.Scan(into...); err != nil {
 		return p, err
 	}
@@ -69,6 +71,9 @@ func scanPair(row scanner) (storage.RefPair, error) {
 	p.Ref.Blob = storage.BlobKey(key)
 	m.SessionID, m.ConversationID, m.RunID, m.UserID = string(session), string(conversation), string(run), string(user)
 	m.CreatedAt = fromMicro(created)
+	if expires.Valid {
+		p.Ref.ExpiresAt = fromMicro(expires.Int64)
+	}
 	p.Blob = blob.blob()
 	if len(labels) > 0 {
 		if err := json.Unmarshal(labels, &m.Labels); err != nil {
@@ -88,7 +93,13 @@ func refArgs(ref *storage.RefRow) ([]any, error) {
 		}
 	}
 	return []any{ref.UUID[:], []byte(ref.Blob), []byte(m.SessionID), []byte(m.ConversationID), []byte(m.RunID), []byte(m.UserID),
-		m.MessageIndex, m.ContentIndex, ref.Type, ref.MimeType, labels, toMicro(m.CreatedAt)}, nil
+		m.MessageIndex, m.ContentIndex, ref.Type, ref.MimeType, labels, toMicro(m.CreatedAt),
+		m.Policy, expiry(ref.ExpiresAt), ref.Count, ref.Revision}, nil
+}
+
+// expiry is NULL for a reference that does not expire.
+func expiry(at time.Time) sql.NullInt64 {
+	return sql.NullInt64{Int64: toMicro(at), Valid: !at.IsZero()}
 }
 
 // noTime stands for the zero time, which has no use as a time of its own.

@@ -28,6 +28,12 @@ var checks = [...]struct {
 		OR no_session <> (SELECT count(*) FROM refs WHERE session = x'') OR no_run <> (SELECT count(*) FROM refs WHERE run = x'')
 		OR logical <> (SELECT coalesce(sum(refs * size), 0) FROM blobs) OR physical <> (SELECT coalesce(sum(size), 0) FROM blobs)`,
 		"totals of %s are not the sum of the rows"},
+	{storage.FindingCounter, `
+		WITH counted AS (
+			SELECT 1 AS kind, session AS id, count(*) AS refs, sum(size) AS bytes FROM refs JOIN blobs ON key = blob WHERE session <> x'' GROUP BY session
+			UNION ALL SELECT 3, user, count(*), sum(size) FROM refs JOIN blobs ON key = blob WHERE user <> x'' GROUP BY user)
+		SELECT kind || ' ' || hex(id) FROM (SELECT * FROM usage EXCEPT SELECT * FROM counted)
+		UNION ALL SELECT kind || ' ' || hex(id) FROM (SELECT * FROM counted EXCEPT SELECT * FROM usage)`, "usage of %s is not that of its references"},
 }
 
 // Verify has SQLite check its file, indexes included, and checks the rows against
