@@ -36,9 +36,10 @@ func DecodeSidecar(data []byte) storage.Sidecar { return decodeSidecar(data) }
 
 // WriteSidecar makes the sidecar of a blob, whose directory was prepared, what
 // EncodeSidecar says, durably with the next Settle. One that is so already is not
-// touched. A crash before may leave half of it: the caller knows to write it again.
-// Errors: ErrPermission, ErrDiskSpace, ErrIO, or ctx's.
-func (t *Tree) WriteSidecar(ctx context.Context, blob *storage.BlobRow, refs []storage.RefRow) error {
+// touched unless again is set, as after a failed sync. A crash before may leave half of
+// it: the caller knows to write it again. Errors: ErrPermission, ErrDiskSpace, ErrIO,
+// or ctx's.
+func (t *Tree) WriteSidecar(ctx context.Context, blob *storage.BlobRow, refs []storage.RefRow, again bool) error {
 	if err := errors.Join(ctx.Err(), checkPath(blob.Path)); err != nil {
 		return err
 	}
@@ -47,7 +48,7 @@ func (t *Tree) WriteSidecar(ctx context.Context, blob *storage.BlobRow, refs []s
 	if err != nil {
 		return t.wrap("encode", name, err)
 	}
-	if old, err := t.root.ReadFile(name); err == nil && bytes.Equal(old, data) {
+	if old, err := t.root.ReadFile(name); err == nil && !again && bytes.Equal(old, data) {
 		return nil
 	}
 	if err := t.root.WriteFile(name, data, t.cfg.FileMode); err != nil {
@@ -56,6 +57,9 @@ func (t *Tree) WriteSidecar(ctx context.Context, blob *storage.BlobRow, refs []s
 	t.note(path.Dir(name), name)
 	return nil
 }
+
+// Keep has the next Settle make a name durable that an earlier process gave.
+func (t *Tree) Keep(name string) { t.note(path.Dir(name), "") }
 
 // Share gives an open file of another tree a name in this one, in place of what has
 // it: the same file by a hard link where from, the absolute path of the file, is on

@@ -81,6 +81,7 @@ type backup struct {
 	opts  BackupOptions
 	dir   *backupDir
 	index Index // the new one
+	redo  bool  // an earlier attempt was interrupted: what it wrote may not be durable
 	done  Backup
 
 	journals map[string][]byte // carried files as they were at the moment
@@ -99,10 +100,11 @@ func (b *backup) run(dest string, want backupMarker) (err error) {
 	if b.dir, err = openBackupDir(dest, want, &b.s.cfg); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, b.dir.close()) }()
+	defer func() { err = settled(errors.Join(err, b.dir.close())) }()
 	if err := b.refuseOpen(); err != nil {
 		return err
 	}
+	b.redo = !b.dir.marker.Whole
 	if err := b.dir.prepare(&b.s.cfg); err != nil {
 		return err
 	}
@@ -217,7 +219,7 @@ func (b *backup) sidecars() error {
 			return err
 		}
 		defer done(true)
-		return b.dir.tree.WriteSidecar(b.ctx, row, refs)
+		return b.dir.tree.WriteSidecar(b.ctx, row, refs, b.redo)
 	})
 }
 

@@ -66,6 +66,7 @@ func (b *backup) files() error {
 // fault says why it cannot be had; one without a kind is no damage.
 func (b *backup) file(row *storage.BlobRow) (staged bool, fault *storage.Finding, err error) {
 	if size, err := b.dir.tree.Size(b.ctx, row.Path); err == nil && size == row.Size {
+		b.dir.tree.Keep(row.Path)
 		b.done.Kept++
 		return false, nil, nil
 	}

@@ -3,6 +3,8 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
 	"sync"
 	"time"
 
@@ -64,6 +66,18 @@ func (b *backup) makeIndex() (err error) {
 		}
 	}
 	return b.add(changed)
+}
+
+// settled is an error without the doubt whether a change of the new index was made:
+// another attempt makes another one.
+func settled(err error) error {
+	if !errors.Is(err, storage.ErrInDoubt) {
+		return err
+	}
+	if cause := new(fs.PathError); errors.As(err, &cause) {
+		return fmt.Errorf("make the index: %w", storage.Classify(cause))
+	}
+	return fmt.Errorf("%w: make the index: %s", storage.ErrIO, err)
 }
 
 // rootedIndex closes the directory of an index with it.
@@ -154,7 +168,12 @@ func (b *backup) add(pairs []storage.RefPair) error {
 		})
 	}
 	writers.Wait()
-	if err := errors.Join(failed...); err != nil || len(pairs) == 0 {
+	for _, err := range failed {
+		if err != nil && !errors.Is(err, context.Canceled) { // one failure ends the others
+			return err
+		}
+	}
+	if err := b.ctx.Err(); err != nil || len(pairs) == 0 {
 		return err
 	}
 	return b.index.Settle(b.ctx, storage.Debt{Mirrors: paid})

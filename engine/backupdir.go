@@ -196,7 +196,8 @@ func (d *backupDir) prepare(cfg *FileStoreConfig) (err error) {
 		return err
 	}
 	d.tree, err = blobs.Open(blobs.Config{
-		Root: d.root, NoSync: d.noSync, NoSyncFS: cfg.NoSyncFS, FileMode: cfg.FileMode, DirMode: cfg.DirMode, Logger: cfg.Logger,
+		Root: d.root, NoSync: d.noSync, NoSyncFS: cfg.NoSyncFS, SyncFS: cfg.syncFS,
+		FileMode: cfg.FileMode, DirMode: cfg.DirMode, Logger: cfg.Logger,
 	})
 	if err != nil {
 		return err
