@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -548,22 +547,4 @@ func bounds(set map[int]bool) (low, high int) {
 		low, high = min(low, n), max(high, n)
 	}
 	return low, high
-}
-
-// An unwritable destination, and one that fills up, end a backup with the sentinel
-// that says so, and leave the store as it was.
-func TestBackupWhereNothingCanBeWritten(t *testing.T) {
-	if !unprivileged(t) {
-		return
-	}
-	f, dir := mixedStore(t)
-	dest := t.TempDir()
-	require.NoError(t, os.Chmod(dest, 0o500))
-	t.Cleanup(func() { require.NoError(t, os.Chmod(dest, 0o700)) })
-	for _, d := range []string{dest, filepath.Join(dest, "below")} {
-		_, err := f.Backup(context.Background(), d, engine.BackupOptions{})
-		require.ErrorIs(t, err, storage.ErrPermission)
-		require.ErrorIs(t, err, fs.ErrPermission)
-		requireSentinel(t, err, dir)
-	}
 }
