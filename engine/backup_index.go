@@ -50,11 +50,11 @@ func (b *backup) makeIndex() (err error) {
 	if err != nil {
 		return err
 	}
-	if err = b.addPages(cut); err != nil {
-		b.s.cuts.endCut(cut)
+	err = b.addPages(cut)
+	b.s.cuts.endCut(cut) // from here on it knows all that was changed meanwhile
+	if err != nil {
 		return err
 	}
-	// All that was changed meanwhile is known now.
 	var changed []storage.RefPair
 	for _, p := range cut.was {
 		lacks, err := b.lacks(&p)
