@@ -32,7 +32,7 @@ import (
 // sentinels are all errors that a store's own errors may wrap.
 var sentinels = []error{
 	storage.ErrNotFound, storage.ErrPermission, storage.ErrDiskSpace, storage.ErrCorrupted, storage.ErrIO,
-	storage.ErrInvalidRef, storage.ErrInvalidMedia, storage.ErrTooLarge, storage.ErrInvalidConfig,
+	storage.ErrInvalidRef, storage.ErrInvalidMedia, storage.ErrTooLarge, storage.ErrConflict, storage.ErrInvalidConfig,
 	storage.ErrLocked, storage.ErrClosed, storage.ErrVersion, storage.ErrNoStore,
 }
 

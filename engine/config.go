@@ -114,6 +114,8 @@ type FileStoreConfig struct {
 	decorate func(Index, Blobs) (Index, Blobs)
 	// syncFS takes the place of syncfs(2), for filesystems of tests.
 	syncFS func() error
+	// unfinished opens a backup that is not whole.
+	unfinished bool
 }
 
 // withDefaults fills in the defaults and answers ErrInvalidConfig, naming the

@@ -72,6 +72,9 @@ func (s *store) payRemoval(ctx context.Context, id storage.UUID, r *storage.Remo
 		return
 	}
 	u := owedUnlink{key: r.Blob.Key, path: r.Blob.Path}
+	if s.pins.defers(u) {
+		return
+	}
 	if err := s.unlink(ctx, u); err != nil {
 		s.cfg.Logger.Warn("file of a deleted blob stays for now", "store", s.cfg.BaseDir, "path", u.path, "error", err)
 		s.ledger.oweUnlink(u)

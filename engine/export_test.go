@@ -27,6 +27,11 @@ const (
 	FaultClaimed   = faultClaimed
 	FaultWritten   = faultWritten
 	FaultLost      = faultLost
+
+	FaultCopied    = faultCopied
+	FaultCollected = faultCollected
+	FaultTurning   = faultTurning
+	FaultTurned    = faultTurned
 )
 
 // WithFaults is config with fn called at every fault point.

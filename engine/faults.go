@@ -27,6 +27,11 @@ const (
 	faultSetAside faultPoint = "set aside" // one file of the old index linked, or removed
 	faultPlaced   faultPoint = "placed"    // one file of the new index in place
 	faultReplaced faultPoint = "replaced"  // all of them are
+
+	faultCopied    faultPoint = "copied"    // some copies of a backup are in place
+	faultCollected faultPoint = "collected" // all files of a backup are, the earlier one still shows
+	faultTurning   faultPoint = "turning"   // sidecars too, the earlier index still in place
+	faultTurned    faultPoint = "turned"    // the new one in place, not marked as whole
 )
 
 // faultPoints is called at each of them; nil outside tests. An error makes the

@@ -54,8 +54,9 @@ type FileStore struct {
 	users  sync.WaitGroup // calls under way; Add only while mu is held and closed is false
 }
 
-// store is an open store. Locks are taken in this order: holds.mu, a blob key's,
-// then ledger.mu; the ones inside index and blobs come last and are let go before
+// store is an open store. Locks are taken in this order: given's of a blob, given's
+// of a UUID, holds.mu, a blob key's, then ledger.mu; the ones inside index and blobs
+// come last and are let go before
 // those packages return.
 type store struct {
 	cfg    FileStoreConfig
@@ -69,6 +70,10 @@ type store struct {
 	keys   keyLocks
 	room   *room   // nil: nothing is to be kept free
 	limits *limits // nil: there are none
+	// given is for who adds references that have UUIDs already: a lock per blob, by
+	// its key, and one per UUID, by the key that a blob of its own has.
+	given keyLocks
+	pins  pins
 	// slots bounds how many blobs are between stage and publish.
 	slots    chan struct{}
 	ledger   ledger
@@ -78,6 +83,7 @@ type store struct {
 	watch    *observer
 	// origins is what was adopted from where; its lock comes before those above.
 	origins origins
+	cuts    *cuttable // is index, once the store is open
 }
 
 // maxStaged bounds the blobs between stage and publish, each of which holds a
@@ -196,6 +202,9 @@ func openStore(ctx context.Context, config FileStoreConfig) (_ *store, err error
 	if err := s.openDirs(); err != nil {
 		return nil, err
 	}
+	if err := refuseUnfinished(s.ctl, &cfg); err != nil {
+		return nil, err
+	}
 	if err := s.shareGuard(ctx); err != nil {
 		return nil, err
 	}
@@ -232,6 +241,8 @@ func openStore(ctx context.Context, config FileStoreConfig) (_ *store, err error
 	if cfg.decorate != nil {
 		s.index, s.blobs = cfg.decorate(s.index, s.blobs)
 	}
+	s.cuts = newCuttable(s.index)
+	s.index = s.cuts
 	s.limits = newLimits(&cfg, s.index, s.room)
 	s.openHolds()
 	s.openErasures()

@@ -19,10 +19,10 @@ import (
 	"github.com/mediabolt/mediabolt/storage"
 )
 
-// stream is a reader that tells nothing of its length.
-type stream struct{ io.Reader }
+// unsized is a reader that tells nothing of its length.
+type unsized struct{ io.Reader }
 
-func streamOf(data []byte) io.Reader { return stream{bytes.NewReader(data)} }
+func streamOf(data []byte) io.Reader { return unsized{bytes.NewReader(data)} }
 
 // requireLimited requires that a Store was refused by a limit, with these figures,
 // said so, and left nothing.

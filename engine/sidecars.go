@@ -282,8 +282,9 @@ func (s *store) sharers(ctx context.Context, blob *storage.BlobRow) iter.Seq2[st
 			}
 			if !errors.Is(err, storage.ErrNotFound) {
 				yield(p, err)
+				return
 			}
-			return
+			// Ended, or not of that UUID: of one that was imported.
 		}
 		after := storage.UUID{}
 		for more := true; more; {

@@ -217,7 +217,7 @@ func (v *verification) stillThere(path string) (bool, error) {
 		switch {
 		case v.ctx.Err() != nil:
 			return false, v.ctx.Err()
-		case errors.Is(blob, storage.ErrNotFound) && errors.Is(sidecar, storage.ErrNotFound):
+		case errors.Is(blob, storage.ErrNotFound) && errors.Is(sidecar, storage.ErrNotFound), v.s.pins.keeps(path):
 			return false, nil
 		case v.s.ledger.owesFile(path), time.Now().After(deadline):
 			return true, nil

@@ -53,6 +53,10 @@ var (
 	// another order.
 	ErrInvalidQuery error = &sentinel{"invalid query", nil}
 
+	// ErrConflict: something else is there already, under the same ID or in the
+	// same directory. Is also fs.ErrExist.
+	ErrConflict error = &sentinel{"something else is there", fs.ErrExist}
+
 	// ErrInvalidHold: a hold whose name, target or texts cannot be kept.
 	ErrInvalidHold error = &sentinel{"invalid hold", nil}
 
@@ -108,6 +112,7 @@ var classes = [...]struct {
 	{ErrInvalidPolicy, "invalid_policy"},
 	{ErrTooLarge, "too_large"},
 	{ErrInvalidMedia, "invalid_media"},
+	{ErrConflict, "conflict"},
 	{ErrInvalidConfig, "invalid_config"},
 	{ErrDiskSpace, "disk_space"},
 	{ErrPermission, "permission"},

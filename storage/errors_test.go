@@ -28,6 +28,7 @@ var sentinels = map[error]string{
 	storage.ErrInvalidMedia:  "invalid media",
 	storage.ErrTooLarge:      "media too large",
 	storage.ErrInvalidQuery:  "invalid query",
+	storage.ErrConflict:      "something else is there",
 	storage.ErrInvalidHold:   "invalid hold",
 	storage.ErrHeld:          "media is held",
 	storage.ErrInvalidPolicy: "invalid retention policy",
@@ -43,6 +44,7 @@ func TestSentinels(t *testing.T) {
 	also := map[error]error{
 		storage.ErrNotFound: fs.ErrNotExist, storage.ErrNoStore: fs.ErrNotExist,
 		storage.ErrPermission: fs.ErrPermission, storage.ErrClosed: fs.ErrClosed,
+		storage.ErrConflict: fs.ErrExist,
 	}
 	for err, message := range sentinels {
 		require.EqualError(t, err, message)

@@ -55,6 +55,7 @@ var outcomes = []struct {
 	{storage.ErrInvalidQuery, outcome{"invalid_query", exitFailure, "see 'mediabolt ls --help'"}},
 	{storage.ErrInvalidConfig, outcome{"invalid_config", exitFailure, ""}},
 	{storage.ErrInvalidPolicy, outcome{"invalid_policy", exitFailure, "see 'mediabolt retain --help'"}},
+	{storage.ErrConflict, outcome{"conflict", exitFailure, ""}},
 	{storage.ErrInvalidHold, outcome{"invalid_hold", exitFailure, "see 'mediabolt hold --help'"}},
 	{storage.ErrTooLarge, outcome{"too_large", exitFailure, ""}},
 	{storage.ErrInvalidMedia, outcome{"invalid_media", exitFailure, ""}},

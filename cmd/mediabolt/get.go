@@ -2,10 +2,7 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -127,52 +124,7 @@ func fileName(label string) string {
 	return name
 }
 
-// refuse says why target must not be written.
-func (g *get) refuse(target string) error {
-	info, err := os.Lstat(target)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil
-	case err != nil:
-		return err
-	case !info.Mode().IsRegular() && info.Mode()&fs.ModeSymlink == 0:
-		return fmt.Errorf("%s exists and is no regular file", target)
-	case !g.force:
-		return hinted(fmt.Errorf("%s: %w", target, fileExists{}), "--force overwrites it, -o FILE writes another")
-	}
-	return nil
-}
-
-// fileExists is fs.ErrExist in plain words.
-type fileExists struct{}
-
-func (fileExists) Error() string { return "the file exists" }
-func (fileExists) Unwrap() error { return fs.ErrExist }
-
-// save writes a blob to target by way of a temporary file beside it.
+// save writes a blob to target.
 func (g *get) save(ctx context.Context, store *engine.FileStore, ref *storage.StorageReference, target string) (err error) {
-	if err := g.refuse(target); err != nil {
-		return err
-	}
-	temp := filepath.Join(filepath.Dir(target), ".mediabolt-"+rand.Text()+".part")
-	f, err := os.OpenFile(temp, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o666) // before the umask
-	if err != nil {
-		return storage.Classify(err)
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(temp))
-		}
-	}()
-	err = g.app.copyBlob(ctx, store, ref, f)
-	if err == nil {
-		err = f.Sync() // otherwise a crash can leave an empty file under the final name
-	}
-	if err := errors.Join(err, f.Close()); err != nil {
-		return storage.Classify(err)
-	}
-	if err := g.refuse(target); err != nil {
-		return err
-	}
-	return storage.Classify(os.Rename(temp, target))
+	return saveFile(target, g.force, func(f *os.File) error { return g.app.copyBlob(ctx, store, ref, f) })
 }

@@ -52,6 +52,7 @@ func TestOutcomes(t *testing.T) {
 		{storage.ErrNotFound, "not_found", 13},
 		{storage.ErrInvalidRef, "invalid_id", 1},
 		{storage.ErrInvalidMedia, "invalid_media", 1},
+		{storage.ErrConflict, "conflict", 1},
 		{storage.ErrDiskSpace, "disk_space", 1},
 		{storage.ErrPermission, "permission", 1},
 		{fs.ErrNotExist, "no_such_file", 1},

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/mediabolt/mediabolt/engine"
+	"github.com/mediabolt/mediabolt/storage"
+)
+
+// importing is one run of the command import.
+type importing struct {
+	app          *app
+	organization string
+}
+
+func (a *app) importCommand() *cobra.Command {
+	i := &importing{app: a}
+	cmd := &cobra.Command{
+		Use:   "import [FILE]",
+		Short: "Add what is in an archive that 'export' wrote",
+		Long: `Add what is in an archive that 'mediabolt export' wrote, from a file or standard
+input, to a store; it is made where there is none. References keep their IDs, times
+and labels, files go where the organization of this store puts them.
+
+What is there already is left alone, so the same archive can be imported again: after
+an interruption that brings the rest, else nothing. An ID that is there with other
+content ends the import and is named. Every byte is checked; damaged files are named
+and left out, with exit code 12. What was added before an error stays.`,
+		Example: `  mediabolt import media.tar
+  ssh host mediabolt export --session s1 --store /srv/media | mediabolt import
+  zstdcat u1.tar.zst | mediabolt import --store ~/copy`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return fmt.Errorf("unexpected argument %q", args[1])
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				args = []string{standardInput}
+			}
+			return i.run(cmd.Context(), args[0])
+		},
+	}
+	cmd.Flags().StringVar(&i.organization, "organization", "", "`MODE` of the directories of new files: flat, by-conversation, by-session (default) or by-run")
+	if err := cmd.RegisterFlagCompletionFunc("organization", cobra.FixedCompletions(modeNames(), cobra.ShellCompDirectiveNoFileComp)); err != nil {
+		panic(err) // the flag is the one above
+	}
+	return cmd
+}
+
+// importRecord is what import prints in JSON.
+type importRecord struct {
+	References int64             `json:"references"` // added
+	Present    int64             `json:"present"`    // there already
+	Blobs      int64             `json:"blobs"`      // added
+	Bytes      int64             `json:"bytes"`      // of all in the archive
+	LeftOut    []storage.Finding `json:"left_out"`
+	Seconds    float64           `json:"seconds"`
+}
+
+func (i *importing) run(ctx context.Context, name string) error {
+	mode := storage.OrganizationMode(i.organization)
+	if mode != "" && mode.Validate() != nil {
+		return usagef("--organization %q: want one of %s", i.organization, strings.Join(modeNames(), ", "))
+	}
+	in := interruptible(ctx, i.app.stdin)
+	if name != standardInput {
+		f, err := os.Open(name)
+		if err != nil {
+			return err
+		}
+		in = f
+	}
+	defer func() { _ = in.Close() }() // was only read
+	dir, err := i.app.storeDir()
+	if err != nil {
+		return err
+	}
+	fresh := !isStore(dir)
+	return i.app.withStore(ctx, engine.FileStoreConfig{EnableDeduplication: true, Organization: mode}, func(store *engine.FileStore) error {
+		if fresh {
+			i.app.note("made a new store in %s", dir)
+		}
+		return i.read(ctx, store, in)
+	})
+}
+
+func (i *importing) read(ctx context.Context, store *engine.FileStore, in io.Reader) error {
+	begun := time.Now()
+	show := i.app.newProgress("importing", -1, true)
+	done, err := store.Import(ctx, watchedReader{in, show})
+	show.clear()
+	if errors.Is(err, context.Canceled) {
+		msg := "interrupted after " + count(int(done.References), "reference")
+		return hinted(&interruptedError{msg}, "what was imported stays; import the same archive again for the rest")
+	}
+	took := time.Since(begun).Round(time.Millisecond)
+	if i.app.asJSON {
+		record := importRecord{done.References, done.Present, done.Blobs, done.Bytes, orNone(done.LeftOut), took.Seconds()}
+		return errors.Join(i.app.printJSON(record), err)
+	}
+	failed := printLeftOut(i.app.stdout, done.LeftOut)
+	if failed == nil {
+		_, failed = fmt.Fprintf(i.app.stdout, "imported %s, %s; %d were there already (%s in %s)\n", count(int(done.References), "reference"),
+			count(int(done.Blobs), "blob"), done.Present, humanBytes(done.Bytes), took)
+	}
+	return errors.Join(failed, err)
+}
