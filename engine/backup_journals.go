@@ -8,8 +8,9 @@ import (
 )
 
 // carried are the files of the control directory that belong to what a store keeps,
-// beside the index: a backup has them as they were at its moment.
-var carried = [...]string{holdsFile, erasuresFile, erasingFile}
+// beside the index: a backup has them as they were at its moment. One of origins that
+// is copied in the middle of an append makes itself anew.
+var carried = [...]string{holdsFile, erasuresFile, erasingFile, originsName}
 
 // beginCut begins the cut of a backup, and reads the carried files as they are at its
 // moment: nobody changes them meanwhile.
