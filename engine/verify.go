@@ -7,7 +7,9 @@ import (
 	"hash/crc32"
 	"io"
 	"iter"
+	"path"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/mediabolt/mediabolt/storage"
@@ -414,7 +416,12 @@ func (v *verification) unlinks() error {
 	for _, u := range debt.Unlinks {
 		f := storage.Finding{Kind: storage.FindingUnlink, Path: u.Path,
 			Detail: "deleted, and the file is still there; see the log for why it cannot be removed"}
-		v.doubt(f, func() (bool, error) { return v.stillThere(u.Path) })
+		file := storage.TreeFile{Blob: u.Path}
+		stem, _, _ := strings.Cut(path.Base(u.Path), ".")
+		if file.ID, err = storage.ParseID(stem); err != nil {
+			return fmt.Errorf("%w: unlink of %q: %w", storage.ErrCorrupted, u.Path, err)
+		}
+		v.doubt(f, func() (bool, error) { return v.stillThere(&file) })
 	}
 	return nil
 }
@@ -427,18 +434,22 @@ const (
 	removalPause = 10 * time.Millisecond
 )
 
-// stillThere says whether a deletion has left a blob or its sidecar behind.
-func (v *verification) stillThere(path string) (bool, error) {
+// stillThere says whether a deletion has left a blob or its sidecar behind. What has
+// a row by now was on its way to this path.
+func (v *verification) stillThere(file *storage.TreeFile) (bool, error) {
 	deadline := time.Now().Add(removalTime)
 	for {
-		_, blob := v.s.blobs.Size(v.ctx, path)
-		_, sidecar := v.s.blobs.Size(v.ctx, path+".meta")
+		_, blob := v.s.blobs.Size(v.ctx, file.Blob)
+		_, sidecar := v.s.blobs.Size(v.ctx, file.Blob+".meta")
+		named, err := v.named(file)
 		switch {
 		case v.ctx.Err() != nil:
 			return false, v.ctx.Err()
+		case err != nil || named:
+			return false, err
 		case errors.Is(blob, storage.ErrNotFound) && errors.Is(sidecar, storage.ErrNotFound):
 			return false, nil
-		case v.s.ledger.owesFile(path), time.Now().After(deadline):
+		case v.s.ledger.owesFile(file.Blob), time.Now().After(deadline):
 			return true, nil
 		}
 		select {
