@@ -92,13 +92,18 @@ func (e *erase) run(ctx context.Context) error {
 // goOn finishes what is pending.
 func (e *erase) goOn(ctx context.Context, store *engine.FileStore) error {
 	done, err := store.ResumeErasures(ctx)
+	failed := int64(0)
 	for i := range done {
+		failed += done[i].Failed
 		if err := e.print(&done[i]); err != nil {
 			return err
 		}
 	}
 	if err == nil && len(done) == 0 && !e.app.asJSON {
 		e.app.note("no erasure is unfinished")
+	}
+	if err == nil && failed > 0 {
+		return &batchError{fmt.Sprintf("%d were not erased", failed), outcome{"some_failed", exitSome, ""}}
 	}
 	return err
 }
