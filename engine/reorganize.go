@@ -117,16 +117,29 @@ func (r *reorganizing) page(ctx context.Context, page []storage.BlobRow) error {
 		}
 		return nil
 	}
+	// An erasure must not meet a blob on its way to the directory of one that ends.
+	leave, err := r.s.erasures.alone(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	// A path may be one that a blob had before: what is still owed of that is done
-	// before it is used again.
+	// before it is used again, or another one is used.
 	if err := r.s.checkpoint(ctx, true); err != nil {
+		return err
+	}
+	debt, err := r.s.index.Debt(ctx)
+	if err != nil {
 		return err
 	}
 	var list []relocation
 	var sizes []int64
 	for i := range page {
-		to, err := r.target(ctx, &page[i])
-		if err != nil {
+		to, err := r.target(ctx, &page[i], debt.Unlinks)
+		if errors.Is(err, errTaken) {
+			r.fail(page[i].Path, err)
+			continue
+		} else if err != nil {
 			return err
 		}
 		if to != "" {
@@ -140,9 +153,7 @@ func (r *reorganizing) page(ctx context.Context, page []storage.BlobRow) error {
 			r.Moved++
 			r.Bytes += sizes[i]
 		case errors.Is(err, storage.ErrCorrupted):
-			if r.Failed++; len(r.Failures) < MaxReorganizeFailures {
-				r.Failures = append(r.Failures, MoveFailure{Path: list[i].from, Err: err, Reason: err.Error()})
-			}
+			r.fail(list[i].from, err)
 		default:
 			return err
 		}
@@ -150,18 +161,33 @@ func (r *reorganizing) page(ctx context.Context, page []storage.BlobRow) error {
 	return nil
 }
 
-// target is the path that a blob is to have, empty where it is gone.
-func (r *reorganizing) target(ctx context.Context, blob *storage.BlobRow) (string, error) {
+func (r *reorganizing) fail(path string, err error) {
+	if r.Failed++; len(r.Failures) < MaxReorganizeFailures {
+		r.Failures = append(r.Failures, MoveFailure{Path: path, Err: err, Reason: err.Error()})
+	}
+}
+
+// errTaken is why a blob that is not shared stays: it is found by its name.
+var errTaken = errors.New("something is at the path that it is to have")
+
+// target is the path that a blob is to have, empty where it is gone: its name in
+// another directory, unless something is there, or may still be removed from there.
+func (r *reorganizing) target(ctx context.Context, blob *storage.BlobRow, owed []storage.Unlink) (string, error) {
 	founder, err := r.founder(ctx, blob)
 	if founder == nil || err != nil {
 		return "", err
 	}
 	dir := blobs.Dir(r.To, &founder.Metadata)
 	to := path.Join(dir, path.Base(blob.Path))
-	if to == blob.Path || r.s.ledger.owesFile(to) {
-		return r.s.newPath(blob, dir)
+	if _, err := r.s.blobs.Size(ctx, to); errors.Is(err, storage.ErrNotFound) && !slices.Contains(owed, storage.Unlink{Path: to}) {
+		return to, nil
+	} else if ctx.Err() != nil {
+		return "", ctx.Err()
 	}
-	return to, nil
+	if _, own := blob.Key.UUID(); own {
+		return "", fmt.Errorf("%w: %w: %s", storage.ErrIO, errTaken, to)
+	}
+	return r.s.newPath(blob, dir)
 }
 
 // founder is the reference that a blob's file is named after or, where that has ended,

@@ -158,6 +158,12 @@ func inDirectory(blob *storage.BlobRow, id erasedID) bool {
 
 // inSidecar says whether a sidecar tells of an ID. One that cannot be read is taken to.
 func (e *erasing) inSidecar(ctx context.Context, blob *storage.BlobRow, ids []erasedID) (bool, error) {
+	// Whoever has found a reference to be there has written the line of it.
+	unlock, err := e.s.keys.lock(ctx, blob.Key)
+	if err != nil {
+		return false, err
+	}
+	defer unlock()
 	sidecar, err := e.s.blobs.ReadSidecar(ctx, blob.Path)
 	if errors.Is(err, storage.ErrNotFound) {
 		return false, nil
