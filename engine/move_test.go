@@ -349,3 +349,28 @@ func TestEraseRefusesWhatIsNoText(t *testing.T) {
 		require.ErrorIs(t, err, storage.ErrInvalidQuery)
 	}
 }
+
+// Of two IDs of a query one may still be that of a reference that it spared: the other
+// is not to be found for that.
+func TestEraseByTwoIDsLeavesNoTraceOfEither(t *testing.T) {
+	ctx := context.Background()
+	config := engine.FileStoreConfig{BaseDir: t.TempDir(), EnableDeduplication: true}
+	f := mustOpen(t, config)
+	spared := storage.MediaMetadata{SessionID: "both", ConversationID: "spared"}
+	for _, data := range [][]byte{shared, other} {
+		mustStore(t, f, data, storage.MediaMetadata{SessionID: "both", ConversationID: "doomed"})
+		mustStore(t, f, data, spared)
+	}
+	mustStore(t, f, small, spared)
+	mustStore(t, f, small, storage.MediaMetadata{SessionID: "both", ConversationID: "doomed"})
+	require.NoError(t, f.Checkpoint(ctx))
+	done, err := f.Erase(ctx, engine.Query{SessionID: "both", ConversationID: "doomed"}, engine.EraseOptions{})
+	require.NoError(t, err)
+	require.EqualValues(t, 3, done.References)
+	require.EqualValues(t, 3, done.Moved)
+	requireNoTrace(t, config.BaseDir, "doomed")
+	for _, e := range allEntries(t, f, engine.Query{}) {
+		require.Equal(t, "spared", e.Metadata.ConversationID)
+		mustRetrieve(t, f, &e.Reference)
+	}
+}
