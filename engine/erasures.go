@@ -234,7 +234,11 @@ func (x *erasures) progress(e *Erasure) error {
 	if time.Since(x.recorded) < progressPause {
 		return nil
 	}
-	return x.record(e)
+	// A full disk does not keep an erasure from making room.
+	if err := x.record(e); err != nil && !errors.Is(err, storage.ErrDiskSpace) {
+		return err
+	}
+	return nil
 }
 
 // stopped records how far an erasure is that somebody else will go on with.
