@@ -71,7 +71,8 @@ func (e *erase) run(ctx context.Context) error {
 	case e.resume && (narrows || e.all), e.all && narrows:
 		return usagef("--all, --resume and filters exclude each other")
 	case e.all:
-		e.query.AddedTo = time.Now()
+		// Not now: the clock may have been set back since something was stored.
+		e.query.AddedTo = time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC)
 	case !e.resume && !narrows:
 		return usagef("what to erase is missing: say --session, --user or another filter of 'mediabolt ls', or --all")
 	}
