@@ -71,9 +71,32 @@ func (p *pruning) prune(dir string) error {
 	} else if err != nil {
 		return t.wrap("look at", dir, err)
 	}
-	var all []string
-	ours, others := false, false
-	err := fs.WalkDir(t.root.FS(), dir, func(name string, e fs.DirEntry, err error) error {
+	all, ours, others, err := p.look(dir)
+	switch {
+	case err != nil || ours:
+		return err
+	case others:
+		p.foreign = append(p.foreign, dir)
+		return nil
+	}
+	for _, name := range slices.Backward(all) {
+		t.note(t.dirs.prune(name), "")
+	}
+	if _, _, err := t.root.Lstat(dir); errors.Is(err, fs.ErrNotExist) || t.dirs.busy(dir) {
+		return nil
+	}
+	// Somebody may have published a blob there meanwhile.
+	if _, ours, others, err := p.look(dir); err != nil || ours || others {
+		return err
+	}
+	return fmt.Errorf("%w: directory %s in %s is empty and cannot be removed", storage.ErrIO, dir, t.root.Name())
+}
+
+// look walks a directory: all are it and those in it, the outer ones first, and ours
+// and others say whether there are files of the store or not of it in any.
+func (p *pruning) look(dir string) (all []string, ours, others bool, err error) {
+	t := p.t
+	err = fs.WalkDir(t.root.FS(), dir, func(name string, e fs.DirEntry, err error) error {
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			return nil
@@ -88,20 +111,7 @@ func (p *pruning) prune(dir string) error {
 		}
 		return p.ctx.Err()
 	})
-	switch {
-	case err != nil || ours:
-		return err
-	case others:
-		p.foreign = append(p.foreign, dir)
-		return nil
-	}
-	for _, name := range slices.Backward(all) {
-		t.note(t.dirs.prune(name), "")
-	}
-	if _, _, err := t.root.Lstat(dir); errors.Is(err, fs.ErrNotExist) || t.dirs.busy(dir) {
-		return nil
-	}
-	return fmt.Errorf("%w: directory %s in %s is empty and cannot be removed", storage.ErrIO, dir, t.root.Name())
+	return all, ours, others, err
 }
 
 func join(dir, name string) string {

@@ -25,6 +25,9 @@ const retryInterval = 30 * time.Second
 // ledger is what this process knows of the index's debt: what it has paid since
 // the last checkpoint, what the next one pays, and what could not be paid.
 type ledger struct {
+	// turn is held by a checkpoint: when one returns, what another had taken from
+	// the ledger before is settled too.
+	turn  sync.Mutex
 	mu    sync.Mutex // guards the lists
 	paid  storage.Debt
 	lines []sidecarLine    // to be written by the next checkpoint
@@ -89,7 +92,8 @@ func (l *ledger) failing() bool {
 	return len(l.owed)+len(l.files) > 0
 }
 
-// owesFile says whether a blob's file could not be removed.
+// owesFile says whether a blob's file could not be removed; not while that is tried
+// again.
 func (l *ledger) owesFile(path string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -151,6 +155,8 @@ func (l *ledger) oweUnlink(u owedUnlink) {
 // index's debt. With retry it first tries again to pay what is owed.
 func (s *store) checkpoint(ctx context.Context, retry bool) error {
 	l := &s.ledger
+	l.turn.Lock()
+	defer l.turn.Unlock()
 	defer s.watch.tellCommits()
 	if retry {
 		s.retry(ctx)

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/mediabolt/mediabolt/storage"
 )
@@ -103,7 +105,7 @@ func (s *store) erase(ctx context.Context, q Query, options EraseOptions) (Erasu
 	if err := checkErase(&q, &options); err != nil {
 		return Erasure{}, err
 	}
-	until, err := s.mint.next()
+	until, err := s.decision(ctx)
 	if err != nil {
 		return Erasure{}, err
 	}
@@ -117,8 +119,11 @@ func (s *store) erase(ctx context.Context, q Query, options EraseOptions) (Erasu
 		return run.Erasure, err
 	}
 	run.ID = until.String()
-	s.erasures.running.Lock()
-	defer s.erasures.running.Unlock()
+	leave, err := s.erasures.alone(ctx)
+	if err != nil {
+		return Erasure{}, err
+	}
+	defer leave()
 	if err := s.erasures.decide(pendingErasure{Erasure: run.Erasure, Until: until, Wanted: q}); err != nil {
 		return Erasure{}, err
 	}
@@ -126,10 +131,34 @@ func (s *store) erase(ctx context.Context, q Query, options EraseOptions) (Erasu
 	return run.Erasure, err
 }
 
-// checkErase is ErrInvalidQuery for what nothing can be erased by.
+// decision is a UUID after those of all references, and before those of later ones:
+// some may be of a time that is still to come, since the clock was set back.
+func (s *store) decision(ctx context.Context) (storage.UUID, error) {
+	newest, _, _, err := s.index.Refs(ctx, storage.RefFilter{Newest: true}, storage.UUID{}, 1)
+	if err != nil {
+		return storage.UUID{}, err
+	}
+	if len(newest) > 0 {
+		s.mint.pass(newest[0].Ref.UUID)
+	}
+	return s.mint.next()
+}
+
+// checkErase is ErrInvalidQuery for what nothing can be erased by. It puts times in
+// UTC, in which the journal can keep them all.
 func checkErase(q *Query, options *EraseOptions) error {
 	if err := q.validate(); err != nil {
 		return err
+	}
+	for _, t := range [...]*time.Time{&q.CreatedFrom, &q.CreatedTo, &q.AddedFrom, &q.AddedTo} {
+		*t = t.UTC()
+	}
+	texts := []string{q.SessionID, q.ConversationID, q.RunID, q.UserID, q.Type, q.MimeType, options.By, options.Reason}
+	for key, value := range q.Labels {
+		texts = append(texts, key, value)
+	}
+	if i := slices.IndexFunc(texts, func(s string) bool { return !utf8.ValidString(s) }); i >= 0 {
+		return fmt.Errorf("%w: %.80q is not valid UTF-8", storage.ErrInvalidQuery, texts[i])
 	}
 	switch {
 	case !q.Narrows():
@@ -153,7 +182,8 @@ type erasing struct {
 	mu sync.Mutex // guards the rest, while pages are worked on
 	Erasure
 	// shared is the blobs that have lost a reference and stay, with their sizes.
-	shared map[storage.BlobKey]int64
+	shared      map[storage.BlobKey]int64
+	sharedBytes int64 // sum of these
 	// before is the SharedBlobs and SharedBytes of a run that this one goes on with;
 	// it may have counted blobs that this one counts as well, or frees.
 	before [2]int64
@@ -162,6 +192,14 @@ type erasing struct {
 // run does what has been decided, and enters it into the ledger. With an error it is
 // still pending.
 func (e *erasing) run(ctx context.Context) error {
+	err := e.finish(ctx)
+	if err != nil {
+		err = errors.Join(err, e.s.erasures.stopped(&e.Erasure))
+	}
+	return err
+}
+
+func (e *erasing) finish(ctx context.Context) error {
 	if err := e.s.holds.known(); err != nil {
 		return err
 	}
@@ -178,6 +216,10 @@ func (e *erasing) run(ctx context.Context) error {
 	if err := e.s.checkpoint(ctx, true); err != nil {
 		return err
 	}
+	// Directories that were removed without a file owe nothing to a checkpoint.
+	if err := e.s.blobs.Settle(ctx); err != nil {
+		return err
+	}
 	e.FinishedAt = now()
 	if err := e.s.erasures.finish(&e.Erasure); err != nil {
 		e.FinishedAt = time.Time{}
@@ -190,7 +232,7 @@ func (e *erasing) run(ctx context.Context) error {
 
 // pages calls fn with what the decision is about, some of it at a time.
 func (e *erasing) pages(ctx context.Context, fn func(page []storage.RefPair) error) error {
-	e.shared = map[storage.BlobKey]int64{}
+	e.shared, e.sharedBytes = map[storage.BlobKey]int64{}, 0
 	l, err := newListing(e.query)
 	if err != nil {
 		return err
@@ -216,10 +258,7 @@ func (e *erasing) pages(ctx context.Context, fn func(page []storage.RefPair) err
 
 // sum adds up what the blobs that stay come to.
 func (e *erasing) sum() {
-	e.SharedBlobs, e.SharedBytes = e.before[0]+int64(len(e.shared)), e.before[1]
-	for _, size := range e.shared {
-		e.SharedBytes += size
-	}
+	e.SharedBlobs, e.SharedBytes = e.before[0]+int64(len(e.shared)), e.before[1]+e.sharedBytes
 }
 
 // references ends the references of the decision.
@@ -271,8 +310,10 @@ func (e *erasing) end(ctx context.Context, p *storage.RefPair) error {
 // ended counts a reference that ended. The caller holds mu.
 func (e *erasing) ended(blob *storage.BlobRow, last bool) {
 	e.References++
+	e.sharedBytes -= e.shared[blob.Key]
 	if !last {
 		e.shared[blob.Key] = blob.Size
+		e.sharedBytes += blob.Size
 		return
 	}
 	delete(e.shared, blob.Key)

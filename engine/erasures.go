@@ -8,7 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/mediabolt/mediabolt/storage"
@@ -138,7 +140,12 @@ type pendingErasure struct {
 
 // erasures is what was erased, and what is to be.
 type erasures struct {
-	running sync.Mutex // held by who erases, from the decision to the end
+	// running, of capacity 1, is full while somebody erases, from the decision to
+	// the end, or gives blobs other paths.
+	running chan struct{}
+	// some says that something was decided in this process or before: lines of
+	// sidecars that are late may tell of it.
+	some atomic.Bool
 
 	mu      sync.Mutex // guards the rest; not held while references end
 	ledger  *journal[Erasure]
@@ -156,10 +163,11 @@ type erasures struct {
 // opens.
 func (s *store) openErasures() {
 	x := &s.erasures
+	x.running = make(chan struct{}, 1)
 	noSync, mode := s.cfg.Sync == SyncNone, s.cfg.FileMode
 	x.ledger = &journal[Erasure]{root: s.ctl, name: erasuresFile, noSync: noSync, mode: mode, remedy: erasuresRemedy}
 	x.pending = &journal[pendingErasure]{root: s.ctl, name: erasingFile, noSync: noSync, mode: mode, remedy: erasuresRemedy}
-	done := map[string]bool{}
+	done, stale := map[string]bool{}, false
 	if x.unknown = x.ledger.open(); x.unknown == nil {
 		x.unknown = x.ledger.read(func(e *Erasure) { done[e.ID] = true })
 	}
@@ -168,13 +176,32 @@ func (s *store) openErasures() {
 	}
 	if x.unknown == nil {
 		x.unknown = x.pending.read(func(p *pendingErasure) {
-			if !done[p.ID] {
+			if done[p.ID] {
+				stale = true
+			} else {
 				x.put(*p)
 			}
 		})
 	}
+	x.some.Store(len(x.open) > 0)
+	if x.unknown == nil && stale {
+		// A crash came between the ledger and this: the query has the IDs.
+		if err := x.pending.replace(x.open...); err != nil {
+			s.cfg.Logger.Warn("the query of an erasure that is done stays for now", "store", s.cfg.BaseDir, "error", err)
+		}
+	}
 	if x.unknown != nil {
 		s.cfg.Logger.Error("nothing is erased, for it is not known what was", "store", s.cfg.BaseDir, "error", x.unknown)
+	}
+}
+
+// alone waits until nobody else erases or moves, or for ctx to end.
+func (x *erasures) alone(ctx context.Context) (done func(), err error) {
+	select {
+	case x.running <- struct{}{}:
+		return func() { <-x.running }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
 }
 
@@ -200,6 +227,7 @@ func (x *erasures) decide(p pendingErasure) error {
 	if err := x.pending.append(p); err != nil {
 		return err
 	}
+	x.some.Store(true)
 	x.put(p)
 	return nil
 }
@@ -215,15 +243,29 @@ func (x *erasures) progress(e *Erasure) error {
 	if time.Since(x.recorded) < recordPause {
 		return nil
 	}
+	// A full disk does not keep an erasure from making room.
+	if err := x.record(e); err != nil && !errors.Is(err, storage.ErrDiskSpace) {
+		return err
+	}
+	return nil
+}
+
+// stopped records how far an erasure is that somebody else will go on with.
+func (x *erasures) stopped(e *Erasure) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.record(e)
+}
+
+// record is for who holds mu.
+func (x *erasures) record(e *Erasure) error {
 	x.recorded = time.Now()
 	for _, p := range x.open {
 		if p.ID == e.ID {
 			p.Erasure = *e
 			p.Failures = nil // may tell of IDs, and are found again
-			if err := x.pending.append(p); err != nil {
-				return err
-			}
 			x.put(p)
+			return x.pending.append(p)
 		}
 	}
 	return nil
@@ -287,7 +329,8 @@ func (x *erasures) all() ([]Erasure, error) {
 
 // ResumeErasures does what is left to do of erasures that were decided, in this
 // process or one before, and returns what they came to. An opening of the store does
-// the same in the background. Errors are those of Erase.
+// the same in the background, which this takes over. One that cannot be done does
+// not keep the others from it. Errors are those of Erase.
 func (f *FileStore) ResumeErasures(ctx context.Context) ([]Erasure, error) {
 	s, leave, err := f.enter(ctx)
 	if err != nil {
@@ -295,6 +338,7 @@ func (f *FileStore) ResumeErasures(ctx context.Context) ([]Erasure, error) {
 	}
 	defer leave()
 	defer s.watch.tellCommits()
+	s.erasures.stop()
 	done, err := s.resumeErasures(ctx)
 	if err != nil {
 		return done, fmt.Errorf("erase in %s: %w", s.cfg.BaseDir, storage.Classify(err))
@@ -304,20 +348,26 @@ func (f *FileStore) ResumeErasures(ctx context.Context) ([]Erasure, error) {
 
 func (s *store) resumeErasures(ctx context.Context) ([]Erasure, error) {
 	x := &s.erasures
-	x.running.Lock()
-	defer x.running.Unlock()
+	leave, err := x.alone(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	x.mu.Lock()
-	left, err := x.open, x.unknown
+	left, err := slices.Clone(x.open), x.unknown
 	x.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
 	var done []Erasure
 	for i := range left {
-		if err != nil {
-			break
+		if ctx.Err() != nil {
+			return done, errors.Join(err, ctx.Err())
 		}
 		p := left[i]
 		p.Failed = 0
 		run := erasing{s: s, query: &p.Wanted, until: p.Until, Erasure: p.Erasure, before: [2]int64{p.SharedBlobs, p.SharedBytes}}
-		err = run.run(ctx)
+		err = errors.Join(err, run.run(ctx))
 		done = append(done, run.Erasure)
 	}
 	return done, err

@@ -54,9 +54,9 @@ type FileStore struct {
 	users  sync.WaitGroup // calls under way; Add only while mu is held and closed is false
 }
 
-// store is an open store. Locks are taken in this order: given's of a blob, given's
-// of a UUID, holds.mu, a blob key's, then ledger.mu; the ones inside index and blobs
-// come last and are let go before
+// store is an open store. Locks are taken in this order: erasures.running,
+// ledger.turn, given's of a blob, given's of a UUID, holds.mu, those of blobs' keys,
+// then ledger.mu; the ones inside index and blobs come last and are let go before
 // those packages return.
 type store struct {
 	cfg    FileStoreConfig
@@ -169,6 +169,9 @@ func (f *FileStore) Close() error {
 	}
 	defer close(f.gone)
 	f.opening <- struct{}{} // whoever opens it now finds it closed, and closes it
+	if f.store != nil {
+		f.store.erasures.quit() // calls under way may wait for it
+	}
 	f.users.Wait()
 	if f.store == nil {
 		return nil

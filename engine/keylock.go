@@ -8,7 +8,8 @@ import (
 )
 
 // keyLocks gives every blob key a lock of its own. It is taken by who writes,
-// replaces or removes the files of a blob; never two at once by one goroutine.
+// replaces or removes the files of a blob; several at once by move alone, which
+// takes them in their order.
 type keyLocks struct {
 	mu    sync.Mutex // guards locks
 	locks map[storage.BlobKey]*keyLock

@@ -37,3 +37,12 @@ func (m *mint) next() (storage.UUID, error) {
 	m.last = u
 	return u, nil
 }
+
+// pass has all further UUIDs come after another one.
+func (m *mint) pass(other storage.UUID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if bytes.Compare(other[:], m.last[:]) > 0 {
+		m.last = other
+	}
+}

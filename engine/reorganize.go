@@ -117,16 +117,26 @@ func (r *reorganizing) page(ctx context.Context, page []storage.BlobRow) error {
 		}
 		return nil
 	}
+	// An erasure must not meet a blob on its way to the directory of one that ends.
+	leave, err := r.s.erasures.alone(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	// A path may be one that a blob had before: what is still owed of that is done
-	// before it is used again.
+	// before it is used again, or another one is used.
 	if err := r.s.checkpoint(ctx, true); err != nil {
+		return err
+	}
+	debt, err := r.s.index.Debt(ctx)
+	if err != nil {
 		return err
 	}
 	var list []relocation
 	var sizes []int64
 	for i := range page {
-		to, err := r.target(ctx, &page[i])
-		if errors.Is(err, errOwed) {
+		to, err := r.target(ctx, &page[i], debt.Unlinks)
+		if errors.Is(err, errTaken) {
 			r.fail(page[i].Path, err)
 			continue
 		} else if err != nil {
@@ -151,29 +161,31 @@ func (r *reorganizing) page(ctx context.Context, page []storage.BlobRow) error {
 	return nil
 }
 
-// errOwed is why a blob that is not shared, and so must keep its name, cannot move.
-var errOwed = fmt.Errorf("%w: a file of an earlier reorganization has its new path and cannot be removed", storage.ErrIO)
-
-// fail notes a blob that has its old path.
 func (r *reorganizing) fail(path string, err error) {
 	if r.Failed++; len(r.Failures) < MaxReorganizeFailures {
 		r.Failures = append(r.Failures, MoveFailure{Path: path, Err: err, Reason: err.Error()})
 	}
 }
 
-// target is the path that a blob is to have, empty where it is gone.
-func (r *reorganizing) target(ctx context.Context, blob *storage.BlobRow) (string, error) {
+// errTaken is why a blob that is not shared stays: it is found by its name.
+var errTaken = errors.New("something is at the path that it is to have")
+
+// target is the path that a blob is to have, empty where it is gone: its name in
+// another directory, unless something is there, or may still be removed from there.
+func (r *reorganizing) target(ctx context.Context, blob *storage.BlobRow, owed []storage.Unlink) (string, error) {
 	founder, err := r.founder(ctx, blob)
 	if founder == nil || err != nil {
 		return "", err
 	}
 	dir := blobs.Dir(r.To, &founder.Metadata)
 	to := path.Join(dir, path.Base(blob.Path))
-	if to != blob.Path && !r.s.ledger.owesFile(to) {
+	if _, err := r.s.blobs.Size(ctx, to); errors.Is(err, storage.ErrNotFound) && !slices.Contains(owed, storage.Unlink{Path: to}) {
 		return to, nil
+	} else if ctx.Err() != nil {
+		return "", ctx.Err()
 	}
 	if _, own := blob.Key.UUID(); own {
-		return "", errOwed
+		return "", fmt.Errorf("%w: %w: %s", storage.ErrIO, errTaken, to)
 	}
 	return r.s.newPath(blob, dir)
 }
@@ -182,7 +194,7 @@ func (r *reorganizing) target(ctx context.Context, blob *storage.BlobRow) (strin
 // the oldest other one; nil where there is none.
 func (r *reorganizing) founder(ctx context.Context, blob *storage.BlobRow) (*storage.RefRow, error) {
 	if u, named := blob.Founder(); named {
-		id, err := idOf(blob, u)
+		id, err := storage.ParseID(blob.NameHash() + "-" + u.String())
 		if err != nil {
 			return nil, err
 		}

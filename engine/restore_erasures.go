@@ -29,8 +29,11 @@ func (f *FileStore) honourErasures(ctx context.Context, ledgers []string) (erase
 	if err != nil {
 		return 0, err
 	}
-	s.erasures.running.Lock()
-	defer s.erasures.running.Unlock()
+	done, err := s.erasures.alone(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer done()
 	for i := range wanted {
 		e := Erasure{ID: wanted[i].ID, By: wanted[i].By, Reason: wanted[i].Reason, DecidedAt: wanted[i].DecidedAt, Query: wanted[i].Query}
 		if queries[i] == nil {

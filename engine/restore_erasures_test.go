@@ -167,13 +167,13 @@ type pagedIndex struct {
 }
 
 func (x *pagedIndex) Refs(ctx context.Context, filter storage.RefFilter, after storage.UUID, limit int) ([]storage.RefPair, storage.UUID, bool, error) {
-	once(x.before)
+	runOnce(x.before)
 	page, next, more, err := x.Index.Refs(ctx, filter, after, limit)
-	once(x.after)
+	runOnce(x.after)
 	return page, next, more, err
 }
 
-func once(f *func()) {
+func runOnce(f *func()) {
 	if do := *f; do != nil {
 		*f = nil
 		do()

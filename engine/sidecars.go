@@ -110,9 +110,28 @@ func (s *store) appendLines(ctx context.Context, blob *storage.BlobRow, lines []
 	}
 	list := make([]storage.SidecarLine, len(lines))
 	for i := range lines {
-		list[i] = lines[i].line
+		if list[i], err = s.unerased(ctx, blob, lines[i].line); err != nil {
+			return err
+		}
 	}
 	return s.blobs.AppendSidecar(ctx, blob, list...)
+}
+
+// unerased is a line as it is to be written: where an erasure may have ended the
+// reference of an addition before that came to be written, it says no more than that
+// this has ended. The caller holds the lock of the key.
+func (s *store) unerased(ctx context.Context, blob *storage.BlobRow, line storage.SidecarLine) (storage.SidecarLine, error) {
+	if line.Ref == nil || !s.erasures.some.Load() {
+		return line, nil
+	}
+	id, err := storage.ParseID(blob.NameHash() + "-" + line.Ref.UUID.String())
+	if err != nil {
+		return line, err
+	}
+	if _, _, err = s.index.Ref(ctx, id); errors.Is(err, storage.ErrNotFound) {
+		line.Ref, line.Deleted, err = nil, line.Ref.UUID, nil
+	}
+	return line, err
 }
 
 // stands says whether a blob is still there with its path.

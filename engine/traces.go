@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 
@@ -110,35 +111,33 @@ func idsOf(q *Query) []erasedID {
 
 // trace says whether a blob has to have another path, and which.
 func (e *erasing) trace(ctx context.Context, blob *storage.BlobRow, ids []erasedID) (r relocation, found bool, err error) {
-	inPath := slices.ContainsFunc(ids, func(id erasedID) bool { return inDirectory(blob, id) })
-	if !inPath && blob.Ended == 0 {
+	inPath := func(id erasedID) bool { return inDirectory(blob, id) }
+	if !slices.ContainsFunc(ids, inPath) && blob.Ended == 0 {
 		return r, false, nil
 	}
-	dir := blob.Path[:max(0, strings.LastIndexByte(blob.Path, '/'))]
-	if dir == "" {
-		dir = "."
-	}
+	var first *storage.RefRow
+	ids = slices.Clone(ids)
 	for p, err := range e.s.sharers(ctx, blob) {
 		if err != nil {
 			return r, false, err
 		}
-		if slices.ContainsFunc(ids, func(id erasedID) bool { return id.of(&p.Ref.Metadata) }) {
-			return r, false, nil // it is not erased, and may be told of
+		if first == nil {
+			first = &p.Ref
 		}
-		if !found {
-			found = true
-			if inPath {
-				dir = blobs.Dir(blob.Organization, &p.Ref.Metadata)
-			}
-		}
-	}
-	if found && !inPath {
-		if found, err = e.inSidecar(ctx, blob, ids); err != nil {
-			return r, false, err
+		// What one has that is not erased may be told of.
+		ids = slices.DeleteFunc(ids, func(id erasedID) bool { return id.of(&p.Ref.Metadata) })
+		if len(ids) == 0 {
+			return r, false, nil
 		}
 	}
-	if !found {
+	if first == nil {
 		return r, false, nil
+	}
+	dir := path.Dir(blob.Path)
+	if slices.ContainsFunc(ids, inPath) {
+		dir = blobs.Dir(blob.Organization, &first.Metadata)
+	} else if told, err := e.inSidecar(ctx, blob, ids); err != nil || !told {
+		return r, false, err
 	}
 	r = relocation{key: blob.Key, from: blob.Path, mode: blob.Organization}
 	r.to, err = e.s.newPath(blob, dir)
@@ -158,6 +157,12 @@ func inDirectory(blob *storage.BlobRow, id erasedID) bool {
 
 // inSidecar says whether a sidecar tells of an ID. One that cannot be read is taken to.
 func (e *erasing) inSidecar(ctx context.Context, blob *storage.BlobRow, ids []erasedID) (bool, error) {
+	// Whoever has found a reference to be there has written the line of it.
+	unlock, err := e.s.keys.lock(ctx, blob.Key)
+	if err != nil {
+		return false, err
+	}
+	defer unlock()
 	sidecar, err := e.s.blobs.ReadSidecar(ctx, blob.Path)
 	if errors.Is(err, storage.ErrNotFound) {
 		return false, nil

@@ -15,8 +15,8 @@ import (
 // URL is the file URL (RFC 8089) of the blob of a reference, for programs on this
 // machine that may read the store's files. What they read is not verified, and is
 // not to be written to. The URL is good until the last reference to the blob is
-// deleted: the same bytes stored again have another path, and the same path never
-// has other bytes. Errors: ErrInvalidRef, ErrNotFound for a reference that is not
+// deleted, or Erase or Reorganize gives the blob another path: the same bytes stored
+// again have another one, and the same path never has other bytes. Errors: ErrInvalidRef, ErrNotFound for a reference that is not
 // there, ErrCorrupted when its file is not there or has another size, ErrPermission,
 // ErrIO, ErrClosed, or ctx's.
 func (f *FileStore) URL(ctx context.Context, ref *storage.StorageReference) (string, error) {
@@ -26,6 +26,10 @@ func (f *FileStore) URL(ctx context.Context, ref *storage.StorageReference) (str
 	}
 	defer leave()
 	path, err := s.path(ctx, ref)
+	if errors.Is(err, storage.ErrCorrupted) {
+		// It may have got another one between the look at its row and at its file.
+		path, err = s.path(ctx, ref)
+	}
 	if err != nil {
 		return "", fmt.Errorf("URL in %s: %w", s.cfg.BaseDir, storage.Classify(err))
 	}

@@ -2,7 +2,10 @@ package engine
 
 import (
 	"errors"
+	"fmt"
+	"path"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/mediabolt/mediabolt/storage"
@@ -184,7 +187,12 @@ func (v *verification) unlinks() error {
 		return err
 	}
 	for _, u := range debt.Unlinks {
-		still, err := v.stillThere(u.Path)
+		file := storage.TreeFile{Blob: u.Path}
+		stem, _, _ := strings.Cut(path.Base(u.Path), ".")
+		if file.ID, err = storage.ParseID(stem); err != nil {
+			return fmt.Errorf("%w: unlink of %q: %w", storage.ErrCorrupted, u.Path, err)
+		}
+		still, err := v.stillThere(&file)
 		if err != nil {
 			return err
 		}
@@ -208,18 +216,22 @@ const (
 	removalPause = 10 * time.Millisecond
 )
 
-// stillThere says whether a deletion has left a blob or its sidecar behind.
-func (v *verification) stillThere(path string) (bool, error) {
+// stillThere says whether a deletion has left a blob or its sidecar behind. What has
+// a row by now was on its way to this path, and what a backup keeps goes after it.
+func (v *verification) stillThere(file *storage.TreeFile) (bool, error) {
 	deadline := time.Now().Add(removalTime)
 	for {
-		_, blob := v.s.blobs.Size(v.ctx, path)
-		_, sidecar := v.s.blobs.Size(v.ctx, path+sidecarSuffix)
+		_, blob := v.s.blobs.Size(v.ctx, file.Blob)
+		_, sidecar := v.s.blobs.Size(v.ctx, file.Blob+".meta")
+		named, err := v.named(file)
 		switch {
 		case v.ctx.Err() != nil:
 			return false, v.ctx.Err()
-		case errors.Is(blob, storage.ErrNotFound) && errors.Is(sidecar, storage.ErrNotFound), v.s.pins.keeps(path):
+		case err != nil || named:
+			return false, err
+		case errors.Is(blob, storage.ErrNotFound) && errors.Is(sidecar, storage.ErrNotFound), v.s.pins.keeps(file.Blob):
 			return false, nil
-		case v.s.ledger.owesFile(path), time.Now().After(deadline):
+		case v.s.ledger.owesFile(file.Blob), time.Now().After(deadline):
 			return true, nil
 		}
 		select {

@@ -71,7 +71,8 @@ func (e *erase) run(ctx context.Context) error {
 	case e.resume && (narrows || e.all), e.all && narrows:
 		return usagef("--all, --resume and filters exclude each other")
 	case e.all:
-		e.query.AddedTo = time.Now()
+		// Not now: the clock may have been set back since something was stored.
+		e.query.AddedTo = time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC)
 	case !e.resume && !narrows:
 		return usagef("what to erase is missing: say --session, --user or another filter of 'mediabolt ls', or --all")
 	}
@@ -92,13 +93,18 @@ func (e *erase) run(ctx context.Context) error {
 // goOn finishes what is pending.
 func (e *erase) goOn(ctx context.Context, store *engine.FileStore) error {
 	done, err := store.ResumeErasures(ctx)
+	failed := int64(0)
 	for i := range done {
+		failed += done[i].Failed
 		if err := e.print(&done[i]); err != nil {
 			return err
 		}
 	}
 	if err == nil && len(done) == 0 && !e.app.asJSON {
 		e.app.note("no erasure is unfinished")
+	}
+	if err == nil && failed > 0 {
+		return &batchError{fmt.Sprintf("%d were not erased", failed), outcome{"some_failed", exitSome, ""}}
 	}
 	return err
 }
