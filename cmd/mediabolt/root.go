@@ -78,6 +78,7 @@ Data goes to standard output, everything else to standard error. Exit codes:
 	a.add(root, groupMedia, a.holdCommand())
 	a.add(root, groupMedia, a.eraseCommand(), a.erasuresCommand())
 	a.add(root, groupStore, a.reorganizeCommand())
+	a.add(root, groupStore, a.compactCommand())
 	a.add(root, groupStore, a.statsCommand(), a.verifyCommand(), a.certifyCommand())
 	a.add(root, "", a.versionCommand(), a.victimCommand())
 	return root
