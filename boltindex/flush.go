@@ -372,7 +372,7 @@ func (x *Index) replay() error {
 // one the kernel takes the bytes for written, so that a further sync does
 // nothing about them; the ones that can have been the last to be synced, a meta
 // page, the name of its sums and the last record of a segment, are therefore
-// written again.
+// written again. The name of the file may be that of a compaction.
 func (x *Index) syncFound(runs []run) error {
 	now, _, err := readMetas(x.bolt.file)
 	if err == nil && x.bolt.pages.sums.written >= now.txid {
@@ -390,7 +390,7 @@ func (x *Index) syncFound(runs []run) error {
 	if err != nil {
 		return err
 	}
-	err = datasync(x.bolt.file)
+	err = errors.Join(datasync(x.bolt.file), x.syncDir())
 	for _, s := range x.changes.segments {
 		err = errors.Join(err, x.changes.sync(s))
 	}

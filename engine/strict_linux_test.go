@@ -111,6 +111,10 @@ func TestStrictCutsOfHolds(t *testing.T) { strictCutsOf(t, workload.RunHolds, 3)
 // left no trace.
 func TestStrictCutsOfMoves(t *testing.T) { strictCutsOf(t, workload.RunMoves, 6) }
 
+// After a cut at any event of a workload of compactions the index is one file or the
+// other, and has what was acknowledged.
+func TestStrictCutsOfCompactions(t *testing.T) { strictCutsOf(t, workload.RunCompaction, 6) }
+
 // strictCutsOf cuts a workload after each of its events, or after one of some but for
 // the long and the short form.
 func strictCutsOf(t *testing.T, use func(context.Context, workload.Target, uint64, *workload.Journal) error, some int) {

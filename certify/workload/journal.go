@@ -28,6 +28,7 @@ const (
 	// KindErase is the erasure of a session, whose references are deletions of their own.
 	KindErase      Kind = "erase"
 	KindReorganize Kind = "reorganize"
+	KindCompact    Kind = "compact"
 	// KindRefused is a deletion of what is held. It is acknowledged where it is
 	// refused for that.
 	KindRefused Kind = "refused"

@@ -154,7 +154,7 @@ func (j *judge) bounded() {
 			last++
 		case op.Kind == KindDelete:
 			debt++
-		case op.Kind == KindErase, op.Kind == KindReorganize:
+		case op.Kind == KindErase, op.Kind == KindReorganize, op.Kind == KindCompact:
 			debt += 3 * movedBlobs
 		}
 	}
@@ -370,7 +370,7 @@ func (j *Journal) Settle(v *Verdict) {
 			if v.holds[op.Hold] == (op.Kind == KindHold) {
 				outcome = OutcomeAcknowledged
 			}
-		case op.Kind == KindHarm, op.Kind == KindRefused, op.Kind == KindReorganize:
+		case op.Kind == KindHarm, op.Kind == KindRefused, op.Kind == KindReorganize, op.Kind == KindCompact:
 			outcome = OutcomeAcknowledged
 		}
 		j.end(op.Number, ref, outcome, nil, v.seen)
