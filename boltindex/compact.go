@@ -268,6 +268,8 @@ func (c *compaction) replace(ctx context.Context) error {
 	}
 	x.flushing.Lock()
 	defer x.flushing.Unlock()
+	begun := time.Now()
+	defer func() { c.Pause = time.Since(begun) }()
 	if err := c.catchUp(); err != nil {
 		return err
 	}

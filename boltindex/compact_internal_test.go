@@ -167,6 +167,7 @@ func TestCompactBesideAll(t *testing.T) {
 	const workers, each = 8, 400
 	dir := t.TempDir()
 	x := indexOf(t, dir)
+	x.batch = 32 << 10
 	var mu sync.Mutex // guards live
 	live := map[int]bool{}
 	var stop atomic.Bool
@@ -244,6 +245,57 @@ func TestCompactBesideAll(t *testing.T) {
 	mustVerify(t, x)
 	require.NoError(t, x.Close())
 	require.Equal(t, compactFiles, filesIn(t, dir))
+}
+
+// Rows that change after they were copied are as they were changed last, and so are
+// rows that are copied after.
+func TestCompactFollowsChanges(t *testing.T) {
+	dir := t.TempDir()
+	x := indexOf(t, dir)
+	x.batch = 16 << 10
+	const first = 1000
+	live := map[int]bool{}
+	fillRefs(t, x, 1, first)
+	for i := 1; i < first; i++ {
+		live[i] = true
+	}
+	random := rand.New(rand.NewPCG(1, 0))
+	next, batches := first, 0
+	_, err := x.Compact(t.Context(), false, func(int64, int64) {
+		batches++
+		for range 3 {
+			i := 1 + random.IntN(next-1)
+			if live[i] {
+				removeRef(t, x, i)
+				delete(live, i)
+			} else {
+				require.NoError(t, addRef(x, i))
+				live[i] = true
+			}
+		}
+		require.NoError(t, addRef(x, next))
+		live[next] = true
+		next++
+		if batches%2 == 0 {
+			require.NoError(t, x.flush())
+		}
+	})
+	require.NoError(t, err)
+	require.Greater(t, batches, 20)
+	require.NoError(t, addRef(x, next))
+	live[next] = true
+	next++
+	require.Equal(t, live, refsOf(t, x, next))
+	mustVerify(t, x)
+	killed := filepath.Join(t.TempDir(), "killed")
+	require.NoError(t, os.CopyFS(killed, os.DirFS(dir)))
+	require.NoError(t, x.Close())
+	for _, dir := range []string{dir, killed} {
+		x = indexOf(t, dir)
+		require.Equal(t, live, refsOf(t, x, next))
+		mustVerify(t, x)
+		require.NoError(t, x.Close())
+	}
 }
 
 // crashed is what a crash has left at a step, and what was acknowledged by then.

@@ -14,7 +14,7 @@ import (
 // with the batches that follow. So once all that was flushed has been written, the copy
 // is what bbolt has, whatever of it was copied late.
 
-// batchBytes bounds the rows that are read and written at a time.
+// batchBytes bounds the rows that are read and written at a time, in bytes.
 const batchBytes = 4 << 20
 
 // maxFollows bounds how often what was flushed meanwhile is written before flushes are
@@ -48,7 +48,7 @@ func (c *compaction) copy(ctx context.Context) error {
 		late := c.takeLate()
 		var batch []copied
 		err := c.x.viewBolt(func(s *state) (err error) {
-			batch, more, err = s.batch(c.upTo)
+			batch, more, err = s.batch(c.upTo, c.x.batch)
 			return err
 		})
 		if err != nil {
@@ -64,6 +64,9 @@ func (c *compaction) copy(ctx context.Context) error {
 		})
 		if err != nil {
 			return err
+		}
+		for _, l := range late {
+			c.applied = l.to
 		}
 		if len(batch) > 0 {
 			c.upTo = batch[len(batch)-1].key
@@ -95,8 +98,9 @@ func each(batch []copied) iter.Seq2[string, []byte] {
 	}
 }
 
-// batch is the rows that follow a table key, and whether there may be more.
-func (s *state) batch(after string) (list []copied, more bool, err error) {
+// batch is the rows that follow a table key, as many as have a size together, and
+// whether there may be more.
+func (s *state) batch(after string, bytes int) (list []copied, more bool, err error) {
 	b, start := bucketMeta, []byte(nil)
 	if after != "" {
 		b, start = bucket(after[0]), append([]byte(after[1:]), 0)
@@ -111,7 +115,7 @@ func (s *state) batch(after string) (list []copied, more bool, err error) {
 				break
 			}
 			list = append(list, copied{tableKey(b, key), append([]byte{}, value...)})
-			if size += len(key) + len(value); size >= batchBytes {
+			if size += len(key) + len(value); size >= bytes {
 				return list, true, nil
 			}
 			err = at.next(s)

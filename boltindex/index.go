@@ -81,6 +81,7 @@ type Index struct {
 	flusher      flusher
 	background   background
 	compacting   chan struct{}     // of capacity 1; full while there is a compaction
+	batch        int               // batchBytes, or that of a test
 	passed       func(compactStep) // nil, or that of a test
 
 	// Locks are taken in this order: writing, flushing, layersMu, mu.
@@ -110,7 +111,7 @@ func Open(ctx context.Context, cfg Config) (*Index, error) {
 	x := &Index{
 		root: cfg.Root, path: filepath.Join(cfg.Root.Name(), fileName), mode: cfg.FileMode, log: cfg.Logger,
 		sync: cfg.Sync, committed: cfg.Committed, touched: map[storage.BlobKey]time.Time{}, active: newTable(),
-		compacting: make(chan struct{}, 1),
+		compacting: make(chan struct{}, 1), batch: batchBytes,
 	}
 	if x.mode == 0 {
 		x.mode = 0o600

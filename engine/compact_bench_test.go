@@ -36,8 +36,8 @@ func BenchmarkCompactPause(b *testing.B) {
 			done, err = f.Compact(context.Background(), engine.CompactOptions{})
 		})
 		require.NoError(b, err)
-		b.Logf("%d MiB to %d MiB in %s; %d stores, longest %.1f ms, p99.9 %.1f ms; without: %d stores, longest %.1f ms, p99.9 %.1f ms",
-			done.Before>>20, done.After>>20, done.Duration.Round(time.Millisecond), len(with), with.longest(), with.share(0.999),
+		b.Logf("%d MiB to %d MiB in %s, flushes kept out for %s; %d stores, longest %.1f ms, p99.9 %.1f ms; without: %d stores, longest %.1f ms, p99.9 %.1f ms",
+			done.Before>>20, done.After>>20, done.Duration.Round(time.Millisecond), done.Pause.Round(time.Millisecond/10), len(with), with.longest(), with.share(0.999),
 			len(without), without.longest(), without.share(0.999))
 		b.ReportMetric(with.longest(), "ms-longest")
 	}
