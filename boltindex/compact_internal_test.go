@@ -276,7 +276,7 @@ func TestCompactFollowsChanges(t *testing.T) {
 		require.NoError(t, addRef(x, next))
 		live[next] = true
 		next++
-		if batches%2 == 0 {
+		if batches%2 == 0 && batches < 20 { // the last batches find nothing new
 			require.NoError(t, x.flush())
 		}
 	})
