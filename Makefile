@@ -48,7 +48,7 @@ fuzz: ## run every fuzz target for FUZZTIME each
 
 # The proofs whose form MEDIABOLT_PROOF chooses; MEDIABOLT_PROOF_SEED is their fresh seed. Each has a limit of its own;
 # what says "a sample" in its output was not tried wholly within that, and has other cases in the next run.
-PROOFS := ^(TestKill|TestConsistency|TestPowerCut|TestMutations|TestStrictCuts|TestStrictCutsOfHolds|TestStrictCutsOfMoves|TestStrictCutsOfAdoptions|TestStrictCutsOfRetention|TestStrictMutations|TestStrictHalfSyncs|TestFaultAtEveryCall|TestFaultInHolds|TestFaultInMoves|TestRepairPowerCut|TestRepairFaultAtEveryCall)$$
+PROOFS := ^(TestKill|TestConsistency|TestPowerCut|TestMutations|TestStrictCuts|TestStrictCutsOfHolds|TestStrictCutsOfMoves|TestStrictCutsOfAdoptions|TestStrictCutsOfRetention|TestStrictCutsOfCompactions|TestStrictMutations|TestStrictHalfSyncs|TestFaultAtEveryCall|TestFaultInHolds|TestFaultInMoves|TestRepairPowerCut|TestRepairFaultAtEveryCall)$$
 
 .PHONY: crash
 crash: ## prove crash safety, the long form (18 minutes)

@@ -75,10 +75,10 @@ func TestEveryPageThatIsWrittenAnewWasChecked(t *testing.T) {
 		dir := t.TempDir()
 		require.NoError(t, os.CopyFS(dir, os.DirFS(good)))
 		x := indexOf(t, dir)
-		before, _, err := readMetas(x.file)
+		before, _, err := readMetas(x.bolt.file)
 		require.NoError(t, err)
 		inUse := map[uint64]bool{}
-		require.NoError(t, newPageWalk(x.file, before, func(p page) error {
+		require.NoError(t, newPageWalk(x.bolt.file, before, func(p page) error {
 			inUse[p.id()] = p.id() != before.free
 			return nil
 		}).run())
@@ -95,16 +95,16 @@ func TestEveryPageThatIsWrittenAnewWasChecked(t *testing.T) {
 			}
 		}
 		require.NoError(t, x.flush())
-		after, _, err := readMetas(x.file)
+		after, _, err := readMetas(x.bolt.file)
 		require.NoError(t, err)
-		p, err := readPage(x.file, after, after.free)
+		p, err := readPage(x.bolt.file, after, after.free)
 		require.NoError(t, err)
 		free, err := freePages(p, after.end)
 		require.NoError(t, err)
 		for _, id := range free {
 			if inUse[id] {
 				replaced++
-				require.NotZero(t, x.pages.now.Load().checked[id/64].Load()&(1<<(id%64)), "seed %d: page %d was not checked", seed, id)
+				require.NotZero(t, x.bolt.pages.now.Load().checked[id/64].Load()&(1<<(id%64)), "seed %d: page %d was not checked", seed, id)
 			}
 		}
 		require.NoError(t, x.Close())
@@ -179,33 +179,33 @@ func TestPagesWithoutSumsAreNotTakenForChecked(t *testing.T) {
 	fillRefs(t, x, 0, 50)
 	require.NoError(t, x.Close())
 	x = indexOf(t, dir)
-	now, _, err := readMetas(x.file)
+	now, _, err := readMetas(x.bolt.file)
 	require.NoError(t, err)
-	p, err := readPage(x.file, now, now.root)
+	p, err := readPage(x.bolt.file, now, now.root)
 	require.NoError(t, err)
 	bad := page(bytes.Clone(p))
 	bad[len(bad)-1] ^= 1
 
-	compared, err := x.pages.check(bad, now.txid)
+	compared, err := x.bolt.pages.check(bad, now.txid)
 	require.ErrorIs(t, err, storage.ErrCorrupted)
 	require.True(t, compared)
-	compared, err = x.pages.check(bad, now.txid+1) // which failed to be summed
+	compared, err = x.bolt.pages.check(bad, now.txid+1) // which failed to be summed
 	require.NoError(t, err)
 	require.False(t, compared)
-	compared, err = x.pages.check(p, now.txid+1)
+	compared, err = x.bolt.pages.check(p, now.txid+1)
 	require.NoError(t, err)
 	require.True(t, compared)
 
 	// One that is on its way is waited for.
-	x.pages.sums.expect()
+	x.bolt.pages.sums.expect()
 	go func() {
 		time.Sleep(50 * time.Millisecond)
-		x.pages.sums.take(now.txid+1, []pageSum{sumOf(bad)})
+		x.bolt.pages.sums.take(now.txid+1, []pageSum{sumOf(bad)})
 	}()
-	compared, err = x.pages.check(bad, now.txid+1)
+	compared, err = x.bolt.pages.check(bad, now.txid+1)
 	require.NoError(t, err)
 	require.True(t, compared)
-	x.pages.sums.take(now.txid, nil)
+	x.bolt.pages.sums.take(now.txid, nil)
 	require.NoError(t, x.Close())
 }
 
@@ -213,7 +213,7 @@ func TestPagesWithoutSumsAreNotTakenForChecked(t *testing.T) {
 func TestSectorsAreNotTorn(t *testing.T) {
 	dir := t.TempDir()
 	x := indexOf(t, dir)
-	s := x.pages.sums
+	s := x.bolt.pages.sums
 	write := func(times int) (err error) {
 		for i := range times {
 			err = errors.Join(err, s.put(3, bytes.Repeat([]byte{byte(i)%100 + 1}, sumSector)))

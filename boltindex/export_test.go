@@ -31,3 +31,12 @@ func (x *Index) LogTo(files [2]*os.File) error {
 
 // MemberKey is the key of a reference in the list of an ID.
 func MemberKey(id string, ref storage.UUID) []byte { return membership{bucketBySession, id}.key(ref) }
+
+// AtCopy calls fn when a compaction is about to copy rows.
+func (x *Index) AtCopy(fn func()) {
+	x.passed = func(step compactStep) {
+		if step == stepBegun {
+			fn()
+		}
+	}
+}

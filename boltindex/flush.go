@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
 	"os"
 	"slices"
 	"time"
@@ -55,6 +56,7 @@ func (x *Index) runFlusher() {
 		if err := x.flush(); err != nil {
 			x.log.Warn("rows stay in the log for now", "index", x.path, "error", err)
 		}
+		x.compactIfWorth()
 		x.layersMu.RLock()
 		if len(x.layers()) > 0 {
 			notify(f.some)
@@ -153,6 +155,7 @@ func (x *Index) flushFrozen(mayRelease bool) error {
 	x.layersMu.Lock()
 	defer x.layersMu.Unlock()
 	x.frozen = nil
+	x.following.tell(rows, to)
 	return nil
 }
 
@@ -204,44 +207,49 @@ func fillPercent(b bucket) float64 {
 // transfer writes rows to bbolt, and that it has those of the log up to a
 // number.
 func (x *Index) transfer(changes *table, to uint64) error {
+	return x.bolt.transfer(changes, to, x.update)
+}
+
+// transfer is that of Index, with its update or that of the file itself.
+func (f *boltFile) transfer(changes *table, to uint64, update func(func(*bolt.Tx) error) error) error {
 	// The transaction before must have its sums, or they would be lost.
-	if err := x.sum(); err != nil {
+	if err := f.sum(); err != nil {
 		return err
 	}
-	if err := x.checkFree(x.file); err != nil {
+	if err := checkFree(f.file, f.pages); err != nil {
 		return err
 	}
-	x.pages.sums.expect()
-	err := x.update(func(tx *bolt.Tx) (err error) {
-		s, err := x.state(tx)
+	f.pages.sums.expect()
+	err := update(func(tx *bolt.Tx) (err error) {
+		s, err := f.state(tx)
 		if err == nil {
 			err = s.checkPaths(changes)
 		}
 		if err != nil {
 			return err
 		}
-		if err := putRows(tx, changes); err != nil {
+		if err := putRows(tx, changes.Scan, fillPercent); err != nil {
 			return err
 		}
 		return tx.Bucket(bucketMeta.name()).Put(keyApplied, binary.BigEndian.AppendUint64(nil, to))
 	})
 	// Readers may see the transaction even where it failed: at its last sync.
-	if err := x.sum(); err != nil {
-		x.log.Warn("pages of the index have no sums for now", "index", x.path, "error", err)
+	if err := f.sum(); err != nil {
+		f.log.Warn("pages of the index have no sums for now", "index", f.path, "error", err)
 	}
 	return err
 }
 
-// putRows changes rows in a transaction.
-func putRows(tx *bolt.Tx, changes *table) (err error) {
+// putRows changes rows in a transaction, which come in order.
+func putRows(tx *bolt.Tx, changes iter.Seq2[string, []byte], fill func(bucket) float64) (err error) {
 	var in bucket
 	var b *bolt.Bucket
 	var k []byte // bbolt copies keys
-	changes.Scan(func(key string, value []byte) bool {
+	changes(func(key string, value []byte) bool {
 		if b == nil || bucket(key[0]) != in {
 			in = bucket(key[0])
 			b = tx.Bucket(in.name())
-			b.FillPercent = fillPercent(in)
+			b.FillPercent = fill(in)
 		}
 		k = append(k[:0], key[1:]...)
 		if value == nil {
@@ -275,47 +283,15 @@ func (x *Index) update(fn func(*bolt.Tx) error) error {
 		return err
 	}
 	id := 0
-	err := x.updateBolt(func(tx *bolt.Tx) error { id = tx.ID(); return fn(tx) })
+	err := x.bolt.update(func(tx *bolt.Tx) error { id = tx.ID(); return fn(tx) })
+	if x.bolt.stuck.Load() {
+		x.breakBy(err)
+		return err
+	}
 	if err != nil {
 		return x.judge(id, err)
 	}
 	return nil
-}
-
-func (x *Index) updateBolt(fn func(*bolt.Tx) error) (err error) {
-	ended := false
-	defer func() {
-		if !ended {
-			x.stick(err)
-		}
-	}()
-	defer guard(&err)
-	defer faultsPanic()()
-	err = x.db.Update(func(tx *bolt.Tx) (err error) {
-		defer guard(&err)
-		return fn(tx)
-	})
-	ended = true
-	return fromBolt(err)
-}
-
-// stick refuses every further change, and waits for nothing of bbolt's any more: it
-// has not come out of a commit in order, and may hold its locks.
-func (x *Index) stick(cause error) {
-	x.breakBy(cause)
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.stuck = true
-}
-
-// stuckBy is why bbolt cannot be asked for its locks, nil where it can.
-func (x *Index) stuckBy() error {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if !x.stuck {
-		return nil
-	}
-	return x.broken
 }
 
 // judge decides after a failed transaction whether bbolt may go on. A failure
@@ -323,22 +299,11 @@ func (x *Index) stuckBy() error {
 // file but its sync failed, memory and disk may disagree: no further change is
 // accepted until the store is reopened, which reads the log anew.
 func (x *Index) judge(id int, cause error) error {
-	if now, err := x.boltID(); err == nil && now < id {
+	if now, err := x.bolt.lastID(); err == nil && now < id {
 		return cause
 	}
 	x.breakBy(cause)
 	return cause
-}
-
-// boltID is the last transaction that bbolt knows of.
-func (x *Index) boltID() (id int, err error) {
-	defer guard(&err)
-	defer faultsPanic()()
-	tx, err := x.db.Begin(false)
-	if err != nil {
-		return 0, err
-	}
-	return tx.ID(), tx.Rollback()
 }
 
 // run is the records of one segment that bbolt does not have.
@@ -386,7 +351,7 @@ func (x *Index) replay() error {
 	if err != nil {
 		return err
 	}
-	if x.pages.sums.behind && len(runs) == 0 {
+	if x.bolt.pages.sums.behind && len(runs) == 0 {
 		return fmt.Errorf("%w: the last meta page of %s is damaged, and the log does not have its rows",
 			storage.ErrCorrupted, fileName)
 	}
@@ -413,16 +378,16 @@ func (x *Index) replay() error {
 // one the kernel takes the bytes for written, so that a further sync does
 // nothing about them; the ones that can have been the last to be synced, a meta
 // page, the name of its sums and the last record of a segment, are therefore
-// written again.
+// written again. The name of the file may be that of a compaction.
 func (x *Index) syncFound(runs []run) error {
-	now, _, err := readMetas(x.file)
-	if err == nil && x.pages.sums.written >= now.txid {
-		err = x.pages.sums.name(now.txid)
+	now, _, err := readMetas(x.bolt.file)
+	if err == nil && x.bolt.pages.sums.written >= now.txid {
+		err = x.bolt.pages.sums.name(now.txid)
 	}
 	if x.changes.noSync || err != nil {
 		return err
 	}
-	err = renew(x.file, int64(now.txid%2)*now.pageSize, now.pageSize)
+	err = renew(x.bolt.file, int64(now.txid%2)*now.pageSize, now.pageSize)
 	for _, run := range runs {
 		last := run.records[len(run.records)-1]
 		length := wholeBlocks(logHeader + len(last.body))
@@ -431,7 +396,7 @@ func (x *Index) syncFound(runs []run) error {
 	if err != nil {
 		return err
 	}
-	err = datasync(x.file)
+	err = errors.Join(datasync(x.bolt.file), x.syncDir())
 	for _, s := range x.changes.segments {
 		err = errors.Join(err, x.changes.sync(s))
 	}

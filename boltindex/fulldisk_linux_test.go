@@ -29,11 +29,17 @@ func skip(t testing.TB, why string) {
 // give files on it 1 MiB at a time.
 func smallDisk(t testing.TB) string {
 	t.Helper()
+	return diskOf(t, "4m")
+}
+
+// diskOf is a directory on a filesystem of its own, of a size.
+func diskOf(t testing.TB, size string) string {
+	t.Helper()
 	if os.Getuid() != 0 {
 		skip(t, "mounting needs root")
 	}
 	dir := t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=4m,mode=0700"); err != nil {
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size="+size+",mode=0700"); err != nil {
 		skip(t, "mount tmpfs: "+err.Error())
 	}
 	t.Cleanup(func() { require.NoError(t, unix.Unmount(dir, unix.MNT_DETACH)) })
@@ -167,5 +173,47 @@ func TestFullDiskMixedGroup(t *testing.T) {
 	for i := range byte(100) {
 		require.Equal(t, i >= count, left[storage.UUID{0: i + 1, 15: i}], "reference %d", i)
 	}
+	mustClose(t, x)
+}
+
+// A disk without room for a compaction says so beforehand; one that fills up
+// meanwhile ends it. All stays as it was, and works on.
+func TestFullDiskCompaction(t *testing.T) {
+	dir := diskOf(t, "16m")
+	x := mustOpen(t, dir)
+	for i := range byte(200) {
+		mustAdd(t, x, storage.UUID{0: i + 1, 15: i}, storage.MediaMetadata{SessionID: "s"})
+	}
+	require.NoError(t, x.Flush())
+	check := func(what string) {
+		t.Helper()
+		_, err := x.Compact(t.Context(), false, nil)
+		require.ErrorIs(t, err, storage.ErrDiskSpace, what)
+		require.ErrorContains(t, err, path(dir))
+		require.ElementsMatch(t, []string{"filler", "index.db", "index.sums", "log.0", "log.1", "reserve"}, names(t, dir))
+		require.Len(t, uuids(t, x), 200)
+	}
+	filled := false
+	x.AtCopy(func() {
+		filled = true
+		fill(t, dir)
+	})
+	check("it fills up")
+	require.True(t, filled)
+	filled = false
+	check("it is full")
+	require.False(t, filled, "nothing is begun")
+	plan, err := x.Compact(t.Context(), true, nil)
+	require.NoError(t, err)
+	require.Greater(t, plan.Need, plan.Room)
+	require.NoError(t, os.Remove(filepath.Join(dir, "filler")))
+	x.AtCopy(func() {})
+	done, err := x.Compact(t.Context(), false, nil)
+	require.NoError(t, err)
+	require.Less(t, done.After, done.Need)
+	require.Len(t, uuids(t, x), 200)
+	mustClose(t, x)
+	x = mustOpen(t, dir)
+	require.Len(t, uuids(t, x), 200)
 	mustClose(t, x)
 }

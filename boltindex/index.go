@@ -43,6 +43,10 @@ type Config struct {
 	LockTimeout time.Duration
 	// FileMode of new files. Zero: 0600.
 	FileMode fs.FileMode
+	// CompactAt is from how many bytes of free pages on the file is compacted by
+	// itself, if they are more than half of it. Zero: DefaultCompactAt. Negative:
+	// never.
+	CompactAt int64
 	// Sync is called before the commit of a group, with the keys of all
 	// its additions that are staged, and makes their bytes durable. When it
 	// fails, none of these additions is made. Nil: nothing is called.
@@ -63,11 +67,7 @@ const lockRetry = 10 * time.Millisecond
 
 // Index is an open index. It is safe for concurrent use.
 type Index struct {
-	db           *bolt.DB
-	boltFile     *os.File // that bbolt has open
-	file         *os.File // the same file once more, to read its pages past bbolt
-	pages        *pageFile
-	last         atomic.Pointer[state] // that was read last
+	bolt         *boltFile // another one only while flushing and layersMu are held
 	root         *os.Root
 	path         string // for messages
 	mode         fs.FileMode
@@ -79,25 +79,29 @@ type Index struct {
 	commits      *group[*op]
 	syncing      time.Duration // of the Sync of the group that is being applied
 	flusher      flusher
+	background   background
+	compacting   chan struct{}     // of capacity 1; full while there is a compaction
+	batch        int               // batchBytes, or that of a test
+	passed       func(compactStep) // nil, or that of a test
 
 	// Locks are taken in this order: writing, flushing, layersMu, mu.
 	writing sync.Mutex // held while a record is made; guards changes
 	changes *changeLog
 	// flushing is held while bbolt is written. The frozen segment and the log's
 	// idea of which one that is do not change meanwhile.
-	flushing sync.Mutex
-	layersMu sync.RWMutex // guards active, frozen, frozenTo and shared
-	active   *table       // rows of the active segment
-	frozen   *table       // rows of the other one that bbolt does not have yet, or nil
-	frozenTo uint64       // number of the last record of frozen
-	shared   *reading     // of all views, nil while a flush is under way
+	flushing  sync.Mutex
+	layersMu  sync.RWMutex // guards the next five; bolt with flushing
+	active    *table       // rows of the active segment
+	frozen    *table       // rows of the other one that bbolt does not have yet, or nil
+	frozenTo  uint64       // number of the last record of frozen
+	following *compaction  // is told of what bbolt gets, or nil
+	shared    *reading     // of all views, nil while a flush is under way
 
 	kept atomic.Bool // a view has active: it is copied before it is changed
 
 	mu      sync.Mutex // guards the rest
 	touched map[storage.BlobKey]time.Time
 	broken  error // why no further change is accepted
-	stuck   bool  // bbolt may hold its locks for ever
 }
 
 // Open opens the index in cfg.Root, or makes one when cfg.Create allows it.
@@ -107,6 +111,7 @@ func Open(ctx context.Context, cfg Config) (*Index, error) {
 	x := &Index{
 		root: cfg.Root, path: filepath.Join(cfg.Root.Name(), fileName), mode: cfg.FileMode, log: cfg.Logger,
 		sync: cfg.Sync, committed: cfg.Committed, touched: map[storage.BlobKey]time.Time{}, active: newTable(),
+		compacting: make(chan struct{}, 1), batch: batchBytes,
 	}
 	if x.mode == 0 {
 		x.mode = 0o600
@@ -141,6 +146,7 @@ func (x *Index) open(ctx context.Context, cfg *Config) error {
 	x.removeTemporary()
 	x.refillReserve()
 	x.share()
+	x.startBackground(cfg.CompactAt)
 	x.startFlusher()
 	return nil
 }
@@ -151,8 +157,11 @@ func (x *Index) lock(ctx context.Context, cfg *Config) error {
 	for {
 		db, file, err := x.openBolt(fileName, cfg.NoSync)
 		if err == nil {
-			x.db, x.boltFile = db, file
-			return x.openFile()
+			x.bolt, err = x.openPast(fileName, db, file)
+			return err
+		}
+		if errors.Is(err, errReplaced) {
+			continue // at once: the lock of the new one is held by who made it
 		}
 		if !errors.Is(err, berrors.ErrTimeout) {
 			return err
@@ -185,14 +194,19 @@ func (x *Index) openBolt(name string, noSync bool) (db *bolt.DB, file *os.File, 
 		NoSync:          noSync,
 		NoStatistics:    true,
 		OpenFile: func(name string, flag int, mode fs.FileMode) (_ *os.File, err error) {
-			if file, err = x.root.OpenFile(name, flag, mode); err == nil && tryLock(file) {
-				err = x.checkFree(file)
+			if file, err = x.root.OpenFile(name, flag, mode); err != nil {
+				return nil, err
+			}
+			if tryLock(file) {
+				err = x.checkLocked(name, file)
+			} else if canReplace {
+				err = berrors.ErrTimeout // bbolt's attempt might have success, and no check
 			}
 			return file, err // which bbolt closes where there is an error
 		},
 	})
 	var errno syscall.Errno
-	if err != nil && !errors.Is(err, berrors.ErrTimeout) && !errors.Is(err, storage.ErrCorrupted) && !errors.As(err, &errno) {
+	if err != nil && !errors.Is(err, berrors.ErrTimeout) && !errors.Is(err, errReplaced) && !errors.Is(err, storage.ErrCorrupted) && !errors.As(err, &errno) {
 		// What is left is bbolt's own word for a file that it cannot use.
 		return nil, file, fmt.Errorf("%w: %w", storage.ErrCorrupted, err)
 	}
@@ -209,45 +223,54 @@ func initialMmapSize() int {
 	return 1 << 30
 }
 
-// openFile opens the file once more and refuses one that is shorter than its
-// meta page says: reading the missing pages through the map would fault.
-func (x *Index) openFile() (err error) {
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, x.closeFiles())
-		}
-	}()
-	if x.file, err = x.root.OpenFile(fileName, os.O_RDWR, 0); err != nil {
-		return err
+// errReplaced is the end of an attempt to open a file that a compaction has replaced
+// in between.
+var errReplaced = errors.New("the index was compacted meanwhile")
+
+// checkLocked looks at a file before bbolt does, with its lock: whether it is still
+// the one of that name, and its list of free pages.
+func (x *Index) checkLocked(name string, file *os.File) error {
+	opened, err := file.Stat()
+	if err != nil || opened.Size() == 0 {
+		return err // bbolt is about to make it
 	}
-	now, _, err := readMetas(x.file)
+	if now, err := x.root.Lstat(name); err == nil && !os.SameFile(opened, now) {
+		return errReplaced
+	}
+	if name != fileName {
+		return checkFree(file, nil) // a copy, whose sums are still to be made
+	}
+	state, _, err := readMetas(file)
 	if err != nil {
 		return err
 	}
-	want := int64(now.end) * now.pageSize
-	info, err := x.file.Stat()
-	if err == nil && info.Size() < want {
-		err = fmt.Errorf("%w: index file of %d bytes, its meta page says %d", storage.ErrCorrupted, info.Size(), want)
+	if err := x.adoptSums(state.number); err != nil {
+		return err
 	}
-	return err
+	sums, err := x.openSums(sumsName, state.number, true)
+	if err != nil {
+		return err
+	}
+	return errors.Join(checkFree(file, newPageFile(nil, state.pageSize, sums)), sums.file.Close())
 }
 
 // openPages has the pages checked from now on, and looks whether they are an
 // index that this program knows.
 func (x *Index) openPages(noSync bool) error {
-	now, _, err := readMetas(x.file)
+	f := x.bolt
+	now, _, err := readMetas(f.file)
 	if err != nil {
 		return err
 	}
-	sums, err := x.openSums(noSync)
+	sums, err := x.openSums(sumsName, now.number, noSync)
 	if err != nil {
 		return err
 	}
-	x.pages = newPageFile(x.file, now.pageSize, sums)
-	if err := x.checkFree(x.file); err != nil {
+	f.pages = newPageFile(f.file, now.pageSize, sums)
+	if err := checkFree(f.file, f.pages); err != nil {
 		return err
 	}
-	if err := x.sum(); isFull(err) {
+	if err := f.sum(); isFull(err) {
 		x.log.Warn("pages of the index have no sums for now", "index", x.path, "error", err) // what is there can be read
 	} else if err != nil {
 		return err
@@ -255,7 +278,7 @@ func (x *Index) openPages(noSync bool) error {
 	if err := x.migrate(noSync); err != nil {
 		return err
 	}
-	if now, _, err = readMetas(x.file); err != nil {
+	if now, _, err = readMetas(f.file); err != nil {
 		return err
 	}
 	return x.viewBolt(func(s *state) error {
@@ -272,12 +295,10 @@ func (x *Index) openPages(noSync bool) error {
 }
 
 // checkFree reads the list of free pages before bbolt does, which would take any
-// page for free that the list names, and any memory that it asks for. The caller
-// has the lock.
-func (x *Index) checkFree(file *os.File) error {
-	if info, err := file.Stat(); err != nil || info.Size() == 0 {
-		return err // bbolt is about to make it
-	}
+// page for free that the list names, and any memory that it asks for. It compares
+// the list with its sum, if pages have one: also where sector 0 names the
+// transaction after, whose meta page is damaged. The caller has the lock.
+func checkFree(file *os.File, pages *pageFile) error {
 	now, _, err := readMetas(file)
 	if err != nil {
 		return err
@@ -286,46 +307,21 @@ func (x *Index) checkFree(file *os.File) error {
 	if err != nil {
 		return fmt.Errorf("free list: %w", err)
 	}
-	if err := x.checkFreeSum(p, now); err != nil {
-		return err
+	if pages != nil {
+		if w := pages.sums.written; w == now.txid || w == now.txid+1 {
+			if _, err := pages.check(p, now.txid); err != nil {
+				return err
+			}
+		}
 	}
 	_, err = freePages(p, now.end)
 	return err
 }
 
-// checkFreeSum compares the list of free pages with its sum, if it has one: also
-// where sector 0 names the transaction after, whose meta page is damaged.
-func (x *Index) checkFreeSum(p page, now meta) (err error) {
-	sums := x.pages
-	if sums == nil { // bbolt is about to open
-		s, err := x.openSums(true)
-		if err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, s.file.Close()) }()
-		sums = newPageFile(nil, now.pageSize, s)
-	}
-	if w := sums.sums.written; w == now.txid || w == now.txid+1 {
-		_, err = sums.check(p, now.txid)
-	}
-	return err
-}
-
 func (x *Index) closeFiles() error {
-	err := x.unshare()
-	if x.stuckBy() == nil {
-		err = errors.Join(err, x.db.Close())
-	} else {
-		err = abandon(x.boltFile)
-	}
-	if x.pages != nil {
-		err = errors.Join(err, x.pages.close(), x.pages.sums.file.Close())
-	}
+	err := errors.Join(x.unshare(), x.bolt.close())
 	if x.changes != nil {
 		err = errors.Join(err, x.changes.close())
-	}
-	if x.file != nil {
-		err = errors.Join(err, x.file.Close())
 	}
 	return err
 }
@@ -340,10 +336,8 @@ func (x *Index) create() error {
 		return err
 	}
 	err = db.Update(func(tx *bolt.Tx) error {
-		for _, name := range bucketNames {
-			if _, err := tx.CreateBucket(name); err != nil {
-				return err
-			}
+		if err := createBuckets(tx); err != nil {
+			return err
 		}
 		store, err := uuid.NewRandom()
 		if err != nil {
@@ -414,6 +408,7 @@ func (x *Index) StoreID() uuid.UUID { return x.storeID }
 // Nothing may be under way, and nothing may follow.
 func (x *Index) Close() error {
 	x.stopFlusher()
+	x.stopBackground()
 	if err := x.empty(); err != nil {
 		x.log.Warn("rows stay in the log until the next opening", "index", x.path, "error", err)
 	}

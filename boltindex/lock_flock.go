@@ -8,6 +8,10 @@ import (
 	"syscall"
 )
 
+// canReplace says that an open file can be renamed over, and that a second opener is
+// told from the first by the lock of a file alone.
+const canReplace = true
+
 // tryLock takes the lock of a file as bbolt does, which then gets it as well: it
 // belongs to the opened file. It says whether nobody else had it.
 func tryLock(f *os.File) bool {

@@ -4,6 +4,10 @@ package boltindex
 
 import "os"
 
+// canReplace: Windows does not rename over an open file, and locks elsewhere are not
+// those of a file.
+const canReplace = false
+
 // tryLock leaves the lock to bbolt, for which a file that is locked already is one
 // of somebody else.
 func tryLock(*os.File) bool { return false }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io"
+	"os"
 
 	"github.com/mediabolt/mediabolt/storage"
 )
@@ -12,7 +13,7 @@ import (
 // A meta page of bbolt (its internal/common/meta.go), behind the page header:
 //
 //	magic uint32, version uint32, page size uint32, flags uint32,
-//	root page uint64, sequence uint64, free list's page uint64,
+//	root page uint64, sequence uint64 (which bbolt leaves as it is), free list's page uint64,
 //	number of pages uint64, transaction uint64,
 //	FNV-1a 64 of what is before it
 //
@@ -31,6 +32,7 @@ type meta struct {
 	free     uint64 // page of the list of free pages
 	end      uint64 // number of pages
 	txid     uint64
+	number   uint64 // of the file (compact.go)
 }
 
 // parseMeta reads a meta page, and says whether it is whole.
@@ -45,8 +47,31 @@ func parseMeta(page []byte) (m meta, ok bool) {
 	if sum.Sum64() != field(metaLength-8) {
 		return meta{}, false
 	}
-	m = meta{pageSize: int64(binary.NativeEndian.Uint32(p[8:])), root: field(16), free: field(32), end: field(40), txid: field(48)}
+	m = meta{pageSize: int64(binary.NativeEndian.Uint32(p[8:])), root: field(16), free: field(32), end: field(40), txid: field(48), number: field(24)}
 	return m, m.pageSize >= pageHeader+metaLength
+}
+
+// setNumber gives a file its number, in both meta pages.
+func setNumber(file *os.File, number uint64) error {
+	now, _, err := readMetas(file)
+	if err != nil {
+		return err
+	}
+	page := make([]byte, pageHeader+metaLength)
+	for at := range int64(2) {
+		if _, err := file.ReadAt(page, at*now.pageSize); err != nil {
+			return err
+		}
+		p := page[pageHeader:]
+		binary.NativeEndian.PutUint64(p[24:], number)
+		sum := fnv.New64a()
+		_, _ = sum.Write(p[:metaLength-8]) // never fails
+		binary.NativeEndian.PutUint64(p[metaLength-8:], sum.Sum64())
+		if _, err := file.WriteAt(page, at*now.pageSize); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // readMetas is the state of an index file and the one before it, of which the

@@ -18,7 +18,7 @@ import (
 // An index of an older format is brought up to date by the next opening:
 //
 //  1. every page is checked; bbolt gets the rows of the log, still in the old format
-//  2. index.db is copied to index.db.format-<n>, durably
+//  2. index.db is copied to index.bolt.db.format-<n>, durably
 //  3. one transaction takes the steps from format to format, and names the new one
 //
 // A crash leaves the old format, or the new one. To go back, close the store, remove
@@ -47,7 +47,7 @@ func (x *Index) migrate(noSync bool) error {
 	wrap := func(err error) error {
 		return fmt.Errorf("bring index format %d up to %d: %w", format, formatVersion, err)
 	}
-	if x.pages.sums.behind {
+	if x.bolt.pages.sums.behind {
 		return wrap(fmt.Errorf("%w: the last meta page of %s is damaged", storage.ErrCorrupted, fileName))
 	}
 	if err := x.checkPages(); err != nil {
@@ -83,12 +83,12 @@ func (x *Index) migrate(noSync bool) error {
 func (x *Index) oldFormat() (format uint32, applied uint64, err error) {
 	defer guard(&err)
 	defer faultsPanic()()
-	tx, err := x.db.Begin(false)
+	tx, err := x.bolt.db.Begin(false)
 	if err != nil {
 		return 0, 0, err
 	}
 	defer func() { err = errors.Join(err, tx.Rollback()) }()
-	s := &state{pages: x.pages, txid: uint64(tx.ID()), end: uint64(tx.Size() / x.pages.size)}
+	s := &state{pages: x.bolt.pages, txid: uint64(tx.ID()), end: uint64(tx.Size() / x.bolt.pages.size)}
 	leaf, i, err := s.find(tree{page: uint64(tx.Cursor().Bucket().Root())}, bucketMeta.name())
 	if err == nil && leaf == nil {
 		err = fmt.Errorf("%w: no bucket %s", storage.ErrCorrupted, bucketMeta)
@@ -136,7 +136,7 @@ func (x *Index) applyOldLog(noSync bool, applied uint64) (err error) {
 				applied = r.number
 			}
 		}
-		if err := putRows(tx, rows); err != nil {
+		if err := putRows(tx, rows.Scan, fillPercent); err != nil {
 			return err
 		}
 		return tx.Bucket(bucketMeta.name()).Put(keyApplied, binary.BigEndian.AppendUint64(nil, applied))
@@ -146,11 +146,11 @@ func (x *Index) applyOldLog(noSync bool, applied uint64) (err error) {
 // writePages runs fn in a transaction of bbolt, all pages of which were checked, and
 // sums what it has written.
 func (x *Index) writePages(fn func(*bolt.Tx) error) error {
-	if err := x.checkFree(x.file); err != nil {
+	if err := checkFree(x.bolt.file, x.bolt.pages); err != nil {
 		return err
 	}
-	x.pages.sums.expect()
-	return errors.Join(x.update(fn), x.sum())
+	x.bolt.pages.sums.expect()
+	return errors.Join(x.bolt.update(fn), x.bolt.sum())
 }
 
 // keepCopy copies index.db, which nobody writes, under another name.
@@ -165,9 +165,9 @@ func (x *Index) keepCopy(name string, noSync bool) (err error) {
 			err = errors.Join(err, e)
 		}
 	}()
-	info, err := x.file.Stat()
+	info, err := x.bolt.file.Stat()
 	if err == nil {
-		_, err = io.Copy(f, io.NewSectionReader(x.file, 0, info.Size()))
+		_, err = io.Copy(f, io.NewSectionReader(x.bolt.file, 0, info.Size()))
 	}
 	if err == nil && !noSync {
 		err = f.Sync()

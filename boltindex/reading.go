@@ -13,6 +13,7 @@ import (
 // with none, for bbolt neither uses pages again that an open one may see nor makes
 // its map anew; whoever reads meanwhile has one of his own.
 type reading struct {
+	on    *boltFile
 	tx    *bolt.Tx
 	state *state       // nil until see
 	users atomic.Int64 // views, and the Index as long as it shares it
@@ -29,18 +30,20 @@ func (x *Index) hold() (*reading, error) {
 }
 
 func (x *Index) newReading() (*reading, error) {
-	tx, err := x.db.Begin(false)
+	f := x.bolt
+	tx, err := f.db.Begin(false)
 	if err != nil {
 		return nil, err
 	}
-	r := &reading{tx: tx}
+	f.users.Add(1)
+	r := &reading{on: f, tx: tx}
 	r.users.Store(1)
 	return r, nil
 }
 
 // see reads what a new reading begins with, and releases one of which that cannot
 // be read.
-func (x *Index) see(r *reading) (err error) {
+func (r *reading) see() (err error) {
 	if r.state != nil {
 		return nil
 	}
@@ -49,7 +52,7 @@ func (x *Index) see(r *reading) (err error) {
 			err = errors.Join(err, r.release())
 		}
 	}()
-	r.state, err = x.state(r.tx)
+	r.state, err = r.on.state(r.tx)
 	return err
 }
 
@@ -58,7 +61,7 @@ func (r *reading) release() error {
 	if r.users.Add(-1) > 0 {
 		return nil
 	}
-	return r.tx.Rollback()
+	return errors.Join(r.tx.Rollback(), r.on.letGo())
 }
 
 // unshare has the shared reading end with the views that use it. After it every
@@ -77,12 +80,12 @@ func (x *Index) unshare() error {
 // share has views share a reading of bbolt as it is now, where one can be had: it
 // only saves time. No flush may be under way.
 func (x *Index) share() {
-	if x.stuckBy() != nil {
+	if x.bolt.stuck.Load() {
 		return // bbolt may never let go of its locks
 	}
 	r, err := x.newReading()
 	if err == nil {
-		err = x.seeGuarded(r)
+		err = r.seeGuarded()
 	}
 	if err != nil {
 		x.log.Warn("each read of the index begins a transaction of its own", "index", x.path, "error", err)
@@ -94,8 +97,8 @@ func (x *Index) share() {
 }
 
 // seeGuarded is see for who does not guard himself against damaged pages.
-func (x *Index) seeGuarded(r *reading) (err error) {
+func (r *reading) seeGuarded() (err error) {
 	defer guard(&err)
 	defer faultsPanic()()
-	return x.see(r)
+	return r.see()
 }

@@ -200,7 +200,7 @@ func (x *Index) look(keep bool, fn func(*rows) error) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := x.see(held); err != nil {
+	if err := held.see(); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, held.release()) }()
@@ -231,7 +231,7 @@ func (x *Index) row(b bucket, key []byte) (value []byte, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := x.see(held); err != nil {
+	if err := held.see(); err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, held.release()) }()

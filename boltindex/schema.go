@@ -59,6 +59,9 @@
 // each page compared with a checksum that a file of its own has (sums.go), and
 // what bbolt is about to read in order to write is checked before.
 //
+// bbolt's file never gets shorter. A compaction (compact.go) puts a copy of its rows in
+// its place, online.
+//
 // The file is made under a temporary name, synced and linked into place, so a
 // file with the final name is always complete. Beside it lies a reserve file
 // of reserveSize bytes, given up when the disk is so full that not even a

@@ -6,18 +6,22 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
+
+	"github.com/mediabolt/mediabolt/storage"
 )
 
 // The file of sums has a checksum for every page of bbolt's file that is in use,
 // for bbolt itself checks its meta pages alone. It consists of sectors, which a
 // disk writes whole or not at all:
 //
-//	sector 0   magic 8 bytes, sumsMagic; transaction uint64; zeros; CRC-32C
-//	           uint32 of what is before it
+//	sector 0   magic 8 bytes, sumsMagic; transaction uint64; number of bbolt's
+//	           file uint64; zeros; CRC-32C uint32 of what is before it
 //	sector n   127 sums uint32, from page (n-1)*127 on; CRC-32C uint32 of the
 //	           number of the sector, uint64, and the sums
 //
@@ -36,12 +40,13 @@ import (
 // in time in proportion to the transaction. The next transaction waits until it
 // is done.
 //
-// When the sums of an index are missing, or belong to a transaction that is
-// neither the last nor the one before, they are made anew from pages that pass
+// When the sums of an index are missing, or belong to another file or to a
+// transaction that is neither the last nor the one before, they are made anew from pages that pass
 // for whole, which reads all of them. That is also how a user mends them: by
 // removing the file.
 const (
 	sumsName   = "index.sums"
+	nextSums   = "index.sums.next" // of the file that a compaction makes
 	sumsMagic  = "mbsum\x00\x00\x01"
 	sumSector  = 512
 	sectorSums = sumSector/4 - 1
@@ -50,6 +55,8 @@ const (
 // sums is the file of sums, and in memory those that were added last.
 type sums struct {
 	file   *os.File
+	path   string // when it is in its place, for messages
+	number uint64 // of bbolt's file
 	noSync bool
 	log    *slog.Logger
 	sector sync.RWMutex // of the file: one is not read while it is written
@@ -73,14 +80,15 @@ type pageSum struct {
 
 func sumOf(p page) pageSum { return pageSum{p.id(), max(1, crc32.Checksum(p, castagnoli))} }
 
-// openSums opens the file of sums, which is made if there is none, and reads for
-// which transaction it has sums.
-func (x *Index) openSums(noSync bool) (_ *sums, err error) {
-	f, err := x.root.OpenFile(sumsName, os.O_RDWR|os.O_CREATE, x.mode)
+// openSums opens the file of the sums of a file of bbolt's, which is made if there is
+// none, and reads for which transaction it has sums.
+func (x *Index) openSums(name string, number uint64, noSync bool) (_ *sums, err error) {
+	f, err := x.root.OpenFile(name, os.O_RDWR|os.O_CREATE, x.mode)
 	if err != nil {
 		return nil, err
 	}
-	s := &sums{file: f, noSync: noSync, log: x.log, told: map[int64]bool{}}
+	path := filepath.Join(x.root.Name(), sumsName)
+	s := &sums{file: f, path: path, number: number, noSync: noSync, log: x.log, told: map[int64]bool{}}
 	s.settled.L = &s.mu
 	defer func() {
 		if err != nil {
@@ -94,11 +102,40 @@ func (x *Index) openSums(noSync bool) (_ *sums, err error) {
 			err = x.syncDir()
 		}
 	}
-	if string(head[:8]) == sumsMagic && sectorSum(0, head) == binary.LittleEndian.Uint32(head[sumSector-4:]) {
-		s.written = binary.LittleEndian.Uint64(head[8:])
-		s.known = s.written
+	if txid, of := parseHead(head); of == number {
+		s.written, s.known = txid, txid
 	}
 	return s, err
+}
+
+// parseHead is for which transaction of which file sector 0 has sums, for none where
+// it is damaged.
+func parseHead(head []byte) (txid, number uint64) {
+	if string(head[:8]) != sumsMagic || sectorSum(0, head) != binary.LittleEndian.Uint32(head[sumSector-4:]) {
+		return 0, 0
+	}
+	return binary.LittleEndian.Uint64(head[8:]), binary.LittleEndian.Uint64(head[16:])
+}
+
+// adoptSums gives the sums that a compaction has made their name, if the file of this
+// number is the one that it has made; a crash has kept it from that. Others go. The
+// caller has the lock of the file.
+func (x *Index) adoptSums(number uint64) error {
+	f, err := x.root.Open(nextSums)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	head := make([]byte, sumSector)
+	_, err = f.ReadAt(head, 0)
+	if err := errors.Join(damageAtEnd(err), f.Close()); err != nil && !errors.Is(err, storage.ErrCorrupted) {
+		return err
+	}
+	if txid, of := parseHead(head); err == nil && txid > 0 && of == number {
+		return x.root.Rename(nextSums, sumsName)
+	}
+	return x.root.Remove(nextSums)
 }
 
 // sectorSum is the checksum of a sector. That of sector 0 is without a number.
@@ -170,7 +207,7 @@ func (s *sums) tell(n int64) {
 	if !s.told[n] {
 		s.told[n] = true
 		s.log.Error("sums of pages are damaged: remove the file while the store is closed, and the next opening makes it anew",
-			"file", s.file.Name(), "sector", n)
+			"file", s.path, "sector", n)
 	}
 }
 
@@ -238,6 +275,7 @@ func (s *sums) name(txid uint64) error {
 	head := make([]byte, sumSector)
 	copy(head, sumsMagic)
 	binary.LittleEndian.PutUint64(head[8:], txid)
+	binary.LittleEndian.PutUint64(head[16:], s.number)
 	if err := errors.Join(s.put(0, head), s.sync()); err != nil {
 		return err
 	}
@@ -262,9 +300,9 @@ func (s *sums) sync() error {
 
 // sum brings the sums up to the state of the file. The caller holds flushing,
 // or is opening.
-func (x *Index) sum() error {
-	defer x.pages.sums.settle()
-	if err := x.sumLast(); err != nil {
+func (f *boltFile) sum() error {
+	defer f.pages.sums.settle()
+	if err := f.sumLast(); err != nil {
 		return fmt.Errorf("%s: %w", sumsName, err)
 	}
 	return nil
@@ -273,40 +311,46 @@ func (x *Index) sum() error {
 // firstTxid is the transaction that has made an index.
 const firstTxid = 2
 
-func (x *Index) sumLast() (err error) {
+func (f *boltFile) sumLast() (err error) {
 	defer guard(&err)
-	now, before, err := readMetas(x.file)
+	now, before, err := readMetas(f.file)
 	if err != nil {
 		return err
 	}
-	s := x.pages.sums
+	s := f.pages.sums
 	switch {
 	case s.written == now.txid:
 		return nil
 	case s.written == now.txid+1:
 		// No sum of this state has been overwritten.
-		x.log.Warn("the last meta page of the index is damaged", "index", x.path, "transaction", s.written)
+		f.log.Warn("the last meta page of the index is damaged", "index", f.path, "transaction", s.written)
 		s.take(now.txid, nil)
 		s.behind = true
 		return nil
 	case s.written == before.txid && before != (meta{}):
-		old, err := x.inUse(before)
+		old, err := f.inUse(before)
 		if err != nil {
 			return err
 		}
-		list, err := x.sumPages(now, old)
+		list, err := f.sumPages(now, old)
 		if err != nil {
 			return err
 		}
 		s.take(now.txid, list)
-		x.pages.forget(list)
+		f.pages.forget(list)
 		return s.write(now.txid, list, false)
 	}
 	if now.txid != firstTxid {
-		x.log.Warn("the index has no sums of its pages, they are made anew", "index", x.path, "transaction", now.txid)
+		f.log.Warn("the index has no sums of its pages, they are made anew", "index", f.path, "transaction", now.txid)
 	}
+	return f.sumAll(now)
+}
+
+// sumAll makes the sums of all pages of a state anew.
+func (f *boltFile) sumAll(now meta) error {
+	s := f.pages.sums
 	s.take(0, nil) // what the file has is of something else
-	list, err := x.sumPages(now, nil)
+	list, err := f.sumPages(now, nil)
 	if err != nil {
 		return err
 	}
@@ -314,15 +358,15 @@ func (x *Index) sumLast() (err error) {
 		return err
 	}
 	s.take(now.txid, nil)
-	x.pages.forget(list)
+	f.pages.forget(list)
 	return nil
 }
 
 // inUse tells which pages a state has in use, from its list of free ones.
-func (x *Index) inUse(m meta) (func(uint64) bool, error) {
-	p, err := readPage(x.file, m, m.free)
+func (f *boltFile) inUse(m meta) (func(uint64) bool, error) {
+	p, err := readPage(f.file, m, m.free)
 	if err == nil {
-		_, err = x.pages.check(p, m.txid)
+		_, err = f.pages.check(p, m.txid)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("free list of the state before: %w", err)
@@ -332,8 +376,8 @@ func (x *Index) inUse(m meta) (func(uint64) bool, error) {
 }
 
 // sumPages is the sums of the pages of a state that are not old.
-func (x *Index) sumPages(now meta, old func(uint64) bool) (list []pageSum, err error) {
-	w := newPageWalk(x.file, now, func(p page) error {
+func (f *boltFile) sumPages(now meta, old func(uint64) bool) (list []pageSum, err error) {
+	w := newPageWalk(f.file, now, func(p page) error {
 		list = append(list, sumOf(p))
 		return nil
 	})

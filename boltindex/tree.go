@@ -25,15 +25,15 @@ const maxDepth = 32
 var errTooDeep = fmt.Errorf("%w: more than %d pages of the index above each other", storage.ErrCorrupted, maxDepth)
 
 // state is what a transaction sees; a writing one, before it writes.
-func (x *Index) state(tx *bolt.Tx) (*state, error) {
+func (f *boltFile) state(tx *bolt.Tx) (*state, error) {
 	txid := uint64(tx.ID())
 	if tx.Writable() {
 		txid-- // the number that it will have written
 	}
-	if s := x.last.Load(); s != nil && s.txid == txid {
+	if s := f.last.Load(); s != nil && s.txid == txid {
 		return s, nil
 	}
-	s := &state{pages: x.pages, txid: txid, end: uint64(tx.Size() / x.pages.size)}
+	s := &state{pages: f.pages, txid: txid, end: uint64(tx.Size() / f.pages.size)}
 	root := tree{page: uint64(tx.Cursor().Bucket().Root())}
 	for b, name := range bucketNames {
 		leaf, i, err := s.find(root, name)
@@ -47,7 +47,7 @@ func (x *Index) state(tx *bolt.Tx) (*state, error) {
 			return nil, err
 		}
 	}
-	x.last.Store(s)
+	f.last.Store(s)
 	return s, nil
 }
 

@@ -50,19 +50,23 @@ func (x *Index) checkPages() (err error) {
 	defer guard(&err)
 	defer faultsPanic()()
 	x.flushing.Lock() // meta page and transaction are to be of one state
-	now, _, err := readMetas(x.file)
-	tx, e := x.db.Begin(false)
+	f := x.bolt
+	now, _, err := readMetas(f.file)
+	tx, e := f.db.Begin(false)
+	if e == nil {
+		f.users.Add(1)
+	}
 	x.flushing.Unlock()
 	if e != nil {
 		return errors.Join(err, e)
 	}
-	defer func() { err = errors.Join(err, tx.Rollback()) }()
+	defer func() { err = errors.Join(err, tx.Rollback(), f.letGo()) }()
 	if err != nil {
 		return err
 	}
 	without := 0
-	err = newPageWalk(x.file, now, func(p page) error {
-		compared, err := x.pages.check(p, now.txid)
+	err = newPageWalk(f.file, now, func(p page) error {
+		compared, err := f.pages.check(p, now.txid)
 		if !compared {
 			without++
 		}
@@ -80,12 +84,17 @@ func (x *Index) checkPages() (err error) {
 // have found nothing: the check runs in a goroutine of its own, where a fault
 // of the map cannot be caught.
 func (x *Index) checkBolt(a *audit) (err error) {
-	if err := x.stuckBy(); err != nil {
-		return err
+	x.flushing.Lock()
+	f := x.bolt
+	f.users.Add(1)
+	x.flushing.Unlock()
+	defer func() { err = errors.Join(err, f.letGo()) }()
+	if f.stuck.Load() {
+		return x.brokenBy()
 	}
 	defer guard(&err)
 	defer faultsPanic()()
-	tx, err := x.db.Begin(true)
+	tx, err := f.db.Begin(true)
 	if err != nil {
 		return err
 	}

@@ -66,6 +66,12 @@ type FileStoreConfig struct {
 	// RebuildIndex has Open make the index anew, as Rebuild does, where it is lost
 	// or damaged. Default: off, that is ErrCorrupted.
 	RebuildIndex bool
+	// CompactAt is from how many bytes of free pages in the index's file on the
+	// store makes it smaller by itself, in the background and with at least ten
+	// minutes between two times, where more than half of the file is free. Costs a copy of
+	// what is in use. Default: 16 MiB (boltindex.DefaultCompactAt). Negative: never,
+	// see FileStore.Compact.
+	CompactAt int64
 	// WrapPCM stores raw PCM as WAV files, which play everywhere: content with
 	// the MIME type audio/pcm (little-endian), or audio/L8, audio/L16 or audio/L24
 	// (big-endian), whose parameters rate, bits, channels and endianness say how

@@ -370,6 +370,32 @@ func ExampleFileStore_Repair() {
 	// in quarantine: a7f3f7-06h0aeyy8hrzvc6fkc554h3rsg.png orphan
 }
 
+// Compact gives back the room of what was deleted, and leaves nothing of it in the
+// index.
+func ExampleFileStore_Compact() {
+	ctx := context.Background()
+	store, cleanup := exampleStore()
+	defer cleanup()
+	ref, err := store.StoreReader(ctx, strings.NewReader("passing"), storage.MediaInfo{}, storage.MediaMetadata{SessionID: "s1"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := store.Delete(ctx, ref); err != nil {
+		log.Fatal(err)
+	}
+
+	plan, err := store.Compact(ctx, engine.CompactOptions{DryRun: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+	done, err := store.Compact(ctx, engine.CompactOptions{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("took no more room than it said:", done.After <= plan.Need)
+	// Output: took no more room than it said: true
+}
+
 // A listener is told of what happens, after the fact. Functions that are left out
 // cost nothing.
 func ExampleEventListener() {

@@ -222,7 +222,7 @@ func openStore(ctx context.Context, config FileStoreConfig) (_ *store, err error
 	}
 	s.index, err = cfg.OpenIndex(ctx, IndexConfig{
 		Root: s.ctl, Create: !cfg.NoCreate && !used, Organization: cfg.Organization, NoSync: cfg.Sync == SyncNone,
-		LockTimeout: cfg.LockTimeout, FileMode: cfg.FileMode, Logger: cfg.Logger,
+		LockTimeout: cfg.LockTimeout, FileMode: cfg.FileMode, CompactAt: cfg.CompactAt, Logger: cfg.Logger,
 		Sync:      func(keys []storage.BlobKey) error { return s.blobs.Sync(context.Background(), keys...) },
 		Committed: s.watch.committed,
 	})

@@ -101,6 +101,9 @@ type IndexConfig struct {
 	LockTimeout time.Duration
 	// FileMode of new files.
 	FileMode fs.FileMode
+	// CompactAt is from how many free bytes in its files on the index makes them
+	// smaller by itself, if it can. Zero: its own default. Negative: never.
+	CompactAt int64
 	// Sync makes staged bytes durable; see Index.Add.
 	Sync func(keys []storage.BlobKey) error
 	// Committed is told of every group of changes that became durable together,

@@ -119,6 +119,10 @@ func TestStrictCutsOfAdoptions(t *testing.T) { strictCutsOf(t, workload.RunAdopt
 // is there, what an acknowledged Expire has ended is gone, and what was not due is there.
 func TestStrictCutsOfRetention(t *testing.T) { strictCutsOf(t, workload.RunRetention, 3) }
 
+// After a cut at any event of a workload of compactions the index is one file or the
+// other, and has what was acknowledged.
+func TestStrictCutsOfCompactions(t *testing.T) { strictCutsOf(t, workload.RunCompaction, 6) }
+
 // strictCutsOf cuts a workload after each of its events, or after one of some but for
 // the long and the short form.
 func strictCutsOf(t *testing.T, use func(context.Context, workload.Target, uint64, *workload.Journal) error, some int) {

@@ -31,7 +31,8 @@ const (
 	KindErase      Kind = "erase"
 	KindReorganize Kind = "reorganize"
 	// KindAdopt begins, syncs or ends an adoption. What is adopted is a store.
-	KindAdopt Kind = "adopt"
+	KindAdopt   Kind = "adopt"
+	KindCompact Kind = "compact"
 	// KindRefused is a deletion of what is held. It is acknowledged where it is
 	// refused for that.
 	KindRefused Kind = "refused"

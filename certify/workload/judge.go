@@ -157,7 +157,7 @@ func (j *judge) bounded() {
 			debt++
 		case op.Kind == KindExpire:
 			debt += due
-		case op.Kind == KindErase, op.Kind == KindReorganize:
+		case op.Kind == KindErase, op.Kind == KindReorganize, op.Kind == KindCompact:
 			debt += 3 * movedBlobs
 		}
 		if p := j.ops[i].policy(); isDue(p) {
@@ -385,7 +385,7 @@ func (j *Journal) Settle(v *Verdict) {
 			if v.holds[op.Hold] == (op.Kind == KindHold) {
 				outcome = OutcomeAcknowledged
 			}
-		case op.Kind == KindHarm, op.Kind == KindRefused, op.Kind == KindReorganize, op.Kind == KindAdopt:
+		case op.Kind == KindHarm, op.Kind == KindRefused, op.Kind == KindReorganize, op.Kind == KindAdopt, op.Kind == KindCompact:
 			outcome = OutcomeAcknowledged
 		}
 		j.end(op.Number, ref, outcome, nil, v.seen)

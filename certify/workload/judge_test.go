@@ -442,3 +442,19 @@ func TestRun(t *testing.T) {
 	}
 	require.Empty(t, promises(t, target, j))
 }
+
+// So does the one of compactions, none of which fails.
+func TestRunCompaction(t *testing.T) {
+	target := workload.Target{Dir: filepath.Join(t.TempDir(), "store")}
+	j := workload.NewJournal(nil, nil)
+	require.NoError(t, workload.RunCompaction(context.Background(), target, 1, j))
+	require.Empty(t, j.Failed())
+	compactions := 0
+	for _, op := range j.Ops() {
+		if op.Kind == workload.KindCompact && op.Outcome == workload.OutcomeAcknowledged {
+			compactions++
+		}
+	}
+	require.Equal(t, 4, compactions)
+	require.Empty(t, promises(t, target, j))
+}

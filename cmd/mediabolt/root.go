@@ -83,6 +83,7 @@ Data goes to standard output, everything else to standard error. Exit codes:
 	a.add(root, groupStore, a.statsCommand(), a.duCommand(), a.expireCommand(), a.verifyCommand(), a.repairCommand(), a.quarantineCommand(), a.certifyCommand())
 	a.add(root, groupStore, a.rebuildCommand())
 	a.add(root, groupStore, a.backupCommand(), a.restoreCommand(), a.exportCommand(), a.importCommand())
+	a.add(root, groupStore, a.compactCommand())
 	a.add(root, "", a.versionCommand(), a.victimCommand())
 	return root
 }
