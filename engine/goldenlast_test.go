@@ -12,7 +12,7 @@ import (
 // useGoldenLast uses what formats before the present one did not have.
 func useGoldenLast(t testing.TB, f *engine.FileStore) {
 	t.Helper()
-	ref := mustStore(t, f, []byte("golden, counted"), storage.MediaMetadata{SessionID: "counted", Policy: "keep"})
+	ref := mustStore(t, f, []byte("golden, counted"), storage.MediaMetadata{SessionID: "counted", Policy: "retain-30days"})
 	require.NoError(t, f.SetCount(t.Context(), ref, 5))
 	require.NoError(t, f.Delete(t.Context(), ref))
 }
