@@ -225,6 +225,7 @@ func TestBackupAfterCrashes(t *testing.T) {
 	for _, point := range []engine.FaultPoint{engine.FaultCopied, engine.FaultCollected, engine.FaultTurning, engine.FaultTurned} {
 		for _, again := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s/again=%t", point, again), func(t *testing.T) {
+				t.Parallel()
 				var armed atomic.Bool
 				dir, dest, copied := t.TempDir(), filepath.Join(t.TempDir(), "dest"), filepath.Join(t.TempDir(), "copied")
 				f := mustOpen(t, engine.WithFaults(engine.FileStoreConfig{BaseDir: dir, EnableDeduplication: true}, func(_ context.Context, p engine.FaultPoint) error {

@@ -95,11 +95,11 @@ func TestQuotasHammered(t *testing.T) {
 		dedup bool
 		quota engine.Quota
 	}{
-		{"total", true, engine.Quota{TotalBytes: 4_000_000}},
-		{"total", false, engine.Quota{TotalBytes: 4_000_000}},
-		{"user", true, engine.Quota{UserBytes: 3_000_000}},
-		{"session", false, engine.Quota{SessionBytes: 2_500_000}},
-		{"all", true, engine.Quota{TotalBytes: 5_000_000, UserBytes: 2_500_000, SessionBytes: 2_000_000}},
+		{"total", true, engine.Quota{TotalBytes: 1_500_000}},
+		{"total", false, engine.Quota{TotalBytes: 1_500_000}},
+		{"user", true, engine.Quota{UserBytes: 1_000_000}},
+		{"session", false, engine.Quota{SessionBytes: 800_000}},
+		{"all", true, engine.Quota{TotalBytes: 1_800_000, UserBytes: 900_000, SessionBytes: 700_000}},
 	} {
 		t.Run(fmt.Sprintf("%s/dedup=%v", c.name, c.dedup), func(t *testing.T) {
 			h := &hammered{quota: c.quota, f: mustOpen(t, engine.FileStoreConfig{
@@ -108,7 +108,7 @@ func TestQuotasHammered(t *testing.T) {
 			stop := h.watch(t)
 			atOnce(t, 64, func(i int) error {
 				r := rand.New(rand.NewPCG(seed, uint64(i)))
-				for range 20 {
+				for range 8 {
 					if err := h.step(r); err != nil {
 						return err
 					}

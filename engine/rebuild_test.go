@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -529,12 +530,11 @@ func TestRebuildReportsDamage(t *testing.T) {
 // lossyIndex drops an addition, as an index with a fault would.
 type lossyIndex struct {
 	engine.Index
-	dropped *bool
+	dropped *atomic.Bool
 }
 
 func (x lossyIndex) Add(ctx context.Context, add *storage.Addition) (storage.BlobRow, error) {
-	if !*x.dropped {
-		*x.dropped = true
+	if x.dropped.CompareAndSwap(false, true) {
 		return add.Blob, nil
 	}
 	return x.Index.Add(ctx, add)
@@ -548,14 +548,15 @@ func TestRebuildChecksBeforeItReplaces(t *testing.T) {
 		mustStore(t, f, other, someIDs)
 	})
 	want := rowsOf(t, config)
-	lossy, dropped := config, false
+	lossy := config
+	var dropped atomic.Bool
 	lossy.OpenIndex = func(ctx context.Context, c engine.IndexConfig) (engine.Index, error) {
 		x, err := boltindex.Open(ctx, boltindex.Config(c))
 		return lossyIndex{x, &dropped}, err
 	}
 	_, err := engine.Rebuild(t.Context(), lossy, engine.RebuildOptions{})
 	require.ErrorIs(t, err, storage.ErrCorrupted)
-	require.True(t, dropped)
+	require.True(t, dropped.Load())
 	require.Equal(t, want, rowsOf(t, config), "the old index is in place")
 	require.NoDirExists(t, filepath.Join(config.BaseDir, ".mediabolt", "rebuild"))
 }
