@@ -88,6 +88,7 @@ type stream struct{ r io.Reader }
 func (s stream) Read(p []byte) (int, error) { return s.r.Read(p[:min(len(p), 1000)]) }
 
 func TestImportBringsWhatExportTook(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	from, _ := mixedStore(t)
 	var archive bytes.Buffer
@@ -191,6 +192,7 @@ func TestExportTakesWhatTheQueryLists(t *testing.T) {
 // An archive that ends too early says so, keeps what came whole, and the rest comes
 // with the whole one.
 func TestImportOfWhatWasCutShort(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	from, _ := mixedStore(t)
 	archive := mustExport(t, from, engine.Query{})

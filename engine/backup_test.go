@@ -310,6 +310,7 @@ func TestRestoreAfterCrashes(t *testing.T) {
 // Damage in the store stays out of a backup, and does not take away what an earlier
 // one has.
 func TestBackupOfDamage(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	for name, harm := range map[string]func(t *testing.T, file string){
 		"flipped": func(t *testing.T, file string) { flipByte(t, file) },
@@ -393,6 +394,7 @@ func TestDeletionBesideABackup(t *testing.T) {
 //
 // All of them share blobs with others, so that these come and go too.
 func TestBackupsBesideTrafficShowOneMoment(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	dir := t.TempDir()
 	f := mustOpen(t, engine.FileStoreConfig{BaseDir: dir, EnableDeduplication: true})

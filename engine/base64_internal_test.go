@@ -94,6 +94,7 @@ func TestBase64OfEveryLengthIsTheStandardLibrarys(t *testing.T) {
 // One wrong character must show wherever it stands: the decoder works on
 // blocks, and treats the last ones in another way.
 func TestBase64RefusesAWrongCharacterAnywhere(t *testing.T) {
+	t.Parallel()
 	for _, length := range []int{4, 44, 131} {
 		good := []byte(stdbase64.RawStdEncoding.EncodeToString(noise(length)))
 		for i := range good {

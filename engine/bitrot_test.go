@@ -296,6 +296,7 @@ func (s *rotSample) rotLog(data []byte, flip func(what string, from, to int), cu
 // what was stored, nothing panics or hangs, and the damage is found by the opening
 // or by Verify, unless it has been repaired or does not matter.
 func TestBitRot(t *testing.T) {
+	t.Parallel()
 	seed := freshSeed(t)
 	for name, killed := range map[string]bool{"closed": false, "killed": true} {
 		t.Run(name, func(t *testing.T) {

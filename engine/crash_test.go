@@ -676,6 +676,7 @@ func (e *expiring) Err() error {
 // A recovery that is itself interrupted, at any of its steps, is finished by
 // the next one.
 func TestCrashDuringRecovery(t *testing.T) {
+	t.Parallel()
 	base := engine.FileStoreConfig{BaseDir: t.TempDir(), EnableDeduplication: true}
 	want := busyStore(t, base)
 	interrupted := 0

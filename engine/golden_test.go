@@ -243,6 +243,7 @@ func TestGoldenStores(t *testing.T) {
 // TestMigrationRefusesDamage has bits flipped all over an index of format 3: it is not
 // brought up to date, and not copied, or the bit is of no page in use.
 func TestMigrationRefusesDamage(t *testing.T) {
+	t.Parallel()
 	data, err := os.ReadFile(filepath.Join(goldenDir, "3.json"))
 	require.NoError(t, err)
 	var want []goldenEntry

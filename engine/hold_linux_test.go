@@ -20,6 +20,7 @@ import (
 // is in force then stays so, also when the power is cut before anything else is
 // written: after a failed sync the kernel has in memory what is not on disk.
 func TestHoldsInDoubt(t *testing.T) {
+	t.Parallel()
 	requireFUSE(t)
 	for i, release := range []bool{false, true, false, true} {
 		others := []string{"a", "b", "c"}[:3*(i/2)]

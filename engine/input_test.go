@@ -200,6 +200,7 @@ func TestContentThatCannotBeStored(t *testing.T) {
 // Around the sizes at which a stream is spooled, and at which a vectorised
 // decoder changes its step, every way in keeps the same bytes.
 func TestSizesByEveryWayIn(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	const inline = 1 << 20
 	for _, size := range []int{0, 1, 2, 3, 47, 48, 49, 255, 256, 257, inline - 1, inline, inline + 1, inline + 2, 3*inline + 17} {

@@ -473,6 +473,7 @@ func (m *machine) CompareAll(t *rapid.T) {
 // TestModel compares a store with plain maps through random operations. A
 // failure prints the flags that repeat it.
 func TestModel(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	rapid.Check(t, func(rt *rapid.T) {
 		base, err := os.MkdirTemp(dir, "store")
@@ -523,6 +524,7 @@ const seedVariable = "MEDIABOLT_SEED"
 // TestModelOfManyGoroutines does random operations with overlapping content
 // from many goroutines, and compares the store with the model between rounds.
 func TestModelOfManyGoroutines(t *testing.T) {
+	t.Parallel()
 	const goroutines, rounds, steps = 32, 6, 20
 	seed := uint64(time.Now().UnixNano())
 	if s := os.Getenv(seedVariable); s != "" {

@@ -91,6 +91,7 @@ func TestWrapPCMMakesTheFileThatItWas(t *testing.T) {
 // Samples of any layout, by every way in, of sizes on both sides of what is held
 // in memory, are the same blob.
 func TestWrapPCMByEveryWayIn(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	for _, c := range []struct {
 		mimeType string

@@ -88,6 +88,7 @@ func (h *hammered) over() error {
 // 64 goroutines that store and delete never get a store over its quotas, and once
 // they only store it is full to within the smallest blob.
 func TestQuotasHammered(t *testing.T) {
+	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	for _, c := range []struct {

@@ -126,6 +126,7 @@ func mustRebuild(t require.TestingT, config engine.FileStoreConfig) engine.Rebui
 // TestRebuildRestoresEverything loses or damages the index of a store that lived
 // through random operations and was closed, or killed, and rebuilds it twice.
 func TestRebuildRestoresEverything(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	rapid.Check(t, func(rt *rapid.T) {
 		base, err := os.MkdirTemp(dir, "store")
@@ -185,6 +186,7 @@ func TestRebuildRestoresEverything(t *testing.T) {
 // were moved: by an erasure, after which nothing tells of what is gone, and by a
 // reorganization; each in the middle of it and after it.
 func TestRebuildRestoresCountsAndMoves(t *testing.T) {
+	t.Parallel()
 	for _, point := range []engine.FaultPoint{"", engine.FaultLinked, engine.FaultMoved, engine.FaultSettled} {
 		t.Run("point "+string(point), func(t *testing.T) {
 			config := engine.FileStoreConfig{BaseDir: filepath.Join(t.TempDir(), "store"), Sync: engine.SyncNone, EnableDeduplication: true}
@@ -288,6 +290,7 @@ func (c *crashAt) fault(_ context.Context, p engine.FaultPoint) error {
 // is left then opens or is rebuilt, with nothing lost; the old index is kept as it
 // was.
 func TestRebuildKilledAtEveryPoint(t *testing.T) {
+	t.Parallel()
 	origin := engine.FileStoreConfig{BaseDir: t.TempDir(), Sync: engine.SyncNone, EnableDeduplication: true}
 	var want allRows
 	setup(t, origin, func(f *engine.FileStore) {

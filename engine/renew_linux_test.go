@@ -27,6 +27,7 @@ var metaPages = int64(2 * os.Getpagesize())
 // was read then, and what was acknowledged on top of it, survives a power cut:
 // Open makes durable what it builds on by writing it once more.
 func TestWhatAFailedSyncLeftIsRenewed(t *testing.T) {
+	t.Parallel()
 	requireFUSE(t)
 	doubtful := map[string]int{} // openings that found what was not durable, by what it was
 	for _, sticky := range []bool{false, true} {

@@ -50,6 +50,7 @@ var randomHarms = []func(t *testing.T, r *rand.Rand, dir, name string){
 // Whatever happens to the files of a store, a repair makes it whole again: what can
 // be read stays as it is, what is lost is in the manifest, and no file is gone.
 func TestRepairOfRandomHarm(t *testing.T) {
+	t.Parallel()
 	seed := freshSeed(t)
 	for round := range uint64(40) {
 		r := rand.New(rand.NewPCG(seed, round))

@@ -37,6 +37,7 @@ var storedBy = map[string]func(t *testing.T, f *engine.FileStore, data []byte, m
 // Within a scope content is shared; across scopes every path, count and event is as
 // if the others had nothing.
 func TestDedupScopes(t *testing.T) {
+	t.Parallel()
 	scopes := map[engine.DedupScope]func(id string) storage.MediaMetadata{
 		engine.ScopeUser:    func(id string) storage.MediaMetadata { return storage.MediaMetadata{UserID: id, SessionID: "same"} },
 		engine.ScopeSession: func(id string) storage.MediaMetadata { return storage.MediaMetadata{SessionID: id, UserID: "same"} },

@@ -96,6 +96,7 @@ func (m *model) requireUsage(t *testing.T, f *engine.FileStore) {
 
 // Whatever is stored and deleted, in whatever scope, usage is what maps say.
 func TestUsageIsThatOfTheModel(t *testing.T) {
+	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	for n, scope := range []engine.DedupScope{engine.ScopeGlobal, engine.ScopeUser, engine.ScopeSession, "none"} {

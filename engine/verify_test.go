@@ -362,6 +362,7 @@ func TestResumeReadsExactlyTheRest(t *testing.T) {
 // A sample reads about as many blobs as it says, the same ones for a seed, and
 // leaves out no look at sizes.
 func TestVerifySample(t *testing.T) {
+	t.Parallel()
 	config := engine.FileStoreConfig{BaseDir: t.TempDir(), Sync: engine.SyncNone}
 	f := mustOpen(t, config)
 	const blobs, size = 2000, 50

@@ -114,6 +114,7 @@ func entriesOf(t *testing.T, fsys fs.FS, dir string) (names []string) {
 // The standard library's own test of a file system, which opens, reads and lists
 // in every way.
 func TestFSByTheStandardLibrary(t *testing.T) {
+	t.Parallel()
 	f, refs, _ := populated(t, []string{"a", "b", "", "a/b"})
 	for _, view := range views {
 		t.Run("view="+string(view), func(t *testing.T) {
