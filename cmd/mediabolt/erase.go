@@ -155,8 +155,8 @@ func (e *erase) confirm(ctx context.Context, store *engine.FileStore) error {
 }
 
 func eraseWords(e *engine.Erasure) string {
-	return fmt.Sprintf("%d references (%s of bytes that go, %s that stay because others share them)",
-		e.References, humanBytes(e.FreedBytes), humanBytes(e.SharedBytes))
+	return fmt.Sprintf("%s (%s of bytes that go, %s that stay because others share them)",
+		count(int(e.References), "reference"), humanBytes(e.FreedBytes), humanBytes(e.SharedBytes))
 }
 
 func (e *erase) print(done *engine.Erasure) error {
@@ -170,7 +170,7 @@ func (e *erase) print(done *engine.Erasure) error {
 	if e.options.DryRun {
 		verb = "would erase"
 	}
-	_, err := fmt.Fprintf(e.app.stdout, "%s %s, %d blobs moved\n", verb, eraseWords(done), done.Moved)
+	_, err := fmt.Fprintf(e.app.stdout, "%s %s, %s moved\n", verb, eraseWords(done), count(int(done.Moved), "blob"))
 	return err
 }
 
