@@ -54,7 +54,7 @@ PROOFS := ^(TestKill|TestConsistency|TestPowerCut|TestMutations|TestStrictCuts|T
 CORE := ^(TestKill|TestConsistency|TestPowerCut|TestMutations|TestStrictCuts|TestStrictMutations|TestStrictHalfSyncs|TestFaultAtEveryCall)$$
 
 .PHONY: crash
-crash: ## prove crash safety, the long form (30 minutes)
+crash: ## prove crash safety, the long form (more than 20 minutes)
 	MEDIABOLT_PROOF=long $(GO) test -count 1 -timeout 40m -v -run '$(PROOFS)' ./engine
 
 .PHONY: crash-short
