@@ -5,6 +5,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"runtime"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -98,9 +99,11 @@ func TestSetAsideOfADirectory(t *testing.T) {
 	require.DirExists(t, filepath.Join(tr.dir, at, "below"))
 
 	require.NoError(t, os.RemoveAll(filepath.Join(tr.dir, at)))
-	if err := os.Symlink("/etc/passwd", filepath.Join(tr.dir, at)); err != nil {
-		t.Skip(err)
+	err := os.Symlink("/etc/passwd", filepath.Join(tr.dir, at))
+	if err != nil && runtime.GOOS == "windows" {
+		t.Skip("making symbolic links needs a privilege on Windows")
 	}
+	require.NoError(t, err)
 	require.NoError(t, tr.SetAside(tr.ctx, "batch", at))
 	target, err := os.Readlink(filepath.Join(tr.dir, ".mediabolt/quarantine/batch/files", at))
 	require.NoError(t, err)

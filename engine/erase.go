@@ -86,7 +86,9 @@ type EraseFailure struct {
 // shared blob whose path has an ID is moved to the directory of one that refers to
 // it. What is erased is not overwritten: its bytes may be found in free blocks of the
 // filesystem, and its rows in free pages of the index, until those are used again or
-// the index is compacted, and in the log until it has gone round.
+// the index is compacted, and in the log until it has gone round. Not looked at is
+// what a Repair has set aside in the quarantine, and the copy of an index that a
+// migration or a rebuild has kept.
 func (f *FileStore) Erase(ctx context.Context, q Query, options EraseOptions) (Erasure, error) {
 	s, leave, err := f.enter(ctx)
 	if err != nil {

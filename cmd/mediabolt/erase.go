@@ -41,7 +41,8 @@ hold stays, and is told of; the exit code is then 3. An entry without any of the
 is kept in a ledger, which 'mediabolt erasures' prints.
 
 Erased is not overwritten: bytes may be found in free blocks of the filesystem, and
-rows in free pages of the index, until these are used again.
+rows in free pages of the index until 'mediabolt compact'. What a repair has set aside
+is not looked at: see 'mediabolt quarantine'.
 
 --dry-run says what would be erased. Without it the command asks on a terminal, and
 elsewhere wants --yes.`,
@@ -166,11 +167,11 @@ func (e *erase) print(done *engine.Erasure) error {
 	for _, f := range done.Failures {
 		e.app.note("%s stays: %s", cmp.Or(f.Ref, f.Path), f.Reason)
 	}
-	verb := "erased"
-	if e.options.DryRun {
-		verb = "would erase"
+	if e.options.DryRun { // does not look for what would be moved
+		_, err := fmt.Fprintf(e.app.stdout, "would erase %s\n", eraseWords(done))
+		return err
 	}
-	_, err := fmt.Fprintf(e.app.stdout, "%s %s, %s moved\n", verb, eraseWords(done), count(int(done.Moved), "blob"))
+	_, err := fmt.Fprintf(e.app.stdout, "erased %s, %s moved\n", eraseWords(done), count(int(done.Moved), "blob"))
 	return err
 }
 
