@@ -2,11 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/mediabolt/mediabolt/engine"
+	"github.com/mediabolt/mediabolt/storage"
 )
 
 func (a *app) restoreCommand() *cobra.Command {
@@ -52,5 +54,8 @@ func (a *app) restore(ctx context.Context, source, dest string, opts engine.Rest
 	}
 	done, err := engine.Restore(ctx, source, dest, opts)
 	show.clear()
+	if errors.Is(err, storage.ErrNoStore) {
+		err = hinted(err, "name the directory that 'mediabolt backup' was given")
+	}
 	return a.tellBackup("restore", dest, &done, time.Since(begun), err)
 }
