@@ -38,6 +38,19 @@ func (b beneath) OpenFile(name string, flag int, perm fs.FileMode) (*os.File, er
 	return b.fast.openFile(name, flag, perm)
 }
 
+// appendTo opens a file with flag, which has O_APPEND, and writes data to it at once.
+func (b beneath) appendTo(name string, flag int, perm fs.FileMode, data []byte) error {
+	if b.fast != nil {
+		return b.fast.appendTo(name, flag, perm, data)
+	}
+	f, err := b.Root.OpenFile(name, flag, perm)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	return errors.Join(err, f.Close())
+}
+
 // Lstat tells the size in bytes and the type of what is at name.
 func (b beneath) Lstat(name string) (size int64, mode fs.FileMode, err error) {
 	if b.fast == nil {

@@ -64,6 +64,24 @@ func (f *fastBase) openFile(name string, flag int, perm fs.FileMode) (*os.File, 
 	return os.NewFile(uintptr(fd), name), nil
 }
 
+// appendTo does without an os.File, whose making asks the kernel twice more and
+// leaves a finalizer.
+func (f *fastBase) appendTo(name string, flag int, perm fs.FileMode, data []byte) (err error) {
+	fd, err := f.open(name, flag, perm)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, unix.Close(fd)) }()
+	for len(data) > 0 {
+		n, err := unix.Write(fd, data)
+		if err != nil && err != unix.EINTR {
+			return &os.PathError{Op: "write", Path: name, Err: err}
+		}
+		data = data[max(n, 0):]
+	}
+	return nil
+}
+
 func (f *fastBase) lstat(name string) (size int64, mode fs.FileMode, err error) {
 	fd, err := f.open(name, unix.O_PATH|unix.O_NOFOLLOW, 0)
 	if err != nil {

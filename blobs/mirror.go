@@ -1,6 +1,7 @@
 package blobs
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,10 +9,14 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"sync"
 	"syscall"
 
 	"github.com/mediabolt/mediabolt/storage"
 )
+
+// lineBuffers hold lines until they are written.
+var lineBuffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
 // AppendSidecar appends lines to the sidecar of a blob, in one write. Where it is
 // missing, a line that is First creates it; without one that is ErrNotFound.
@@ -23,29 +28,25 @@ func (t *Tree) AppendSidecar(ctx context.Context, blob *storage.BlobRow, lines .
 	}
 	name := blob.Path + metaSuffix
 	flag := os.O_WRONLY | os.O_APPEND | syscall.O_NONBLOCK
-	var data []byte
+	data := lineBuffers.Get().(*bytes.Buffer)
+	defer lineBuffers.Put(data)
+	data.Reset()
 	for i := range lines {
 		if lines[i].First {
 			flag |= os.O_CREATE
 		}
 		if lines[i].AfterTorn {
-			data = append(data, '\n')
+			data.WriteByte('\n')
 		}
-		line, err := encodeLine(blob, &lines[i])
-		if err != nil {
+		if err := encodeLine(data, blob, &lines[i]); err != nil {
 			return t.wrap("encode line of", name, err)
 		}
-		data = append(data, line...)
 	}
-	f, err := t.root.OpenFile(name, flag, t.cfg.FileMode)
+	err := t.root.appendTo(name, flag, t.cfg.FileMode, data.Bytes())
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w: sidecar %s in %s", storage.ErrNotFound, name, t.root.Name())
 	}
 	if err != nil {
-		return t.wrap("open", name, err)
-	}
-	_, err = f.Write(data)
-	if err := errors.Join(err, f.Close()); err != nil {
 		return t.wrap("append to", name, err)
 	}
 	t.note(path.Dir(name), name)

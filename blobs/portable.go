@@ -19,15 +19,13 @@ const MetaSuffix = metaSuffix
 // the first of which tells of the blob too. It says everything that rows do, but
 // for the blob's path, its refcount and when it was last read.
 func EncodeSidecar(blob *storage.BlobRow, refs []storage.RefRow) ([]byte, error) {
-	var data []byte
+	var data bytes.Buffer
 	for i := range refs {
-		line, err := encodeLine(blob, &storage.SidecarLine{First: i == 0, Ref: &refs[i]})
-		if err != nil {
+		if err := encodeLine(&data, blob, &storage.SidecarLine{First: i == 0, Ref: &refs[i]}); err != nil {
 			return nil, err
 		}
-		data = append(data, line...)
 	}
-	return data, nil
+	return data.Bytes(), nil
 }
 
 // DecodeSidecar reads a whole sidecar. Lines that cannot be read are skipped and

@@ -2,6 +2,7 @@ package blobs
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -56,15 +57,16 @@ func (t *Tree) writeLines(name string, blob *storage.BlobRow, lines iter.Seq2[st
 		}
 	}()
 	w := bufio.NewWriter(f)
+	var data bytes.Buffer
 	for line, err := range lines {
 		if err != nil {
 			return err
 		}
-		data, err := encodeLine(blob, &line)
-		if err != nil {
+		data.Reset()
+		if err := encodeLine(&data, blob, &line); err != nil {
 			return t.wrap("encode line of", blob.Path+metaSuffix, err)
 		}
-		if _, err := w.Write(data); err != nil {
+		if _, err := w.Write(data.Bytes()); err != nil {
 			return t.wrap("write", name, err)
 		}
 	}

@@ -103,10 +103,13 @@ func (t *Tree) unstage(key storage.BlobKey, l *link) error {
 	delete(t.linked, key)
 	// The next Settle makes this removal durable: otherwise a crash could bring
 	// back the staged names of many.
-	t.changed[path.Dir(stagedPath(key))] = struct{}{}
+	t.changed[shard(shardOf(key))] = struct{}{}
 	err := t.staging[shardOf(key)].remove(key.String())
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	return t.wrap("unstage", stagedPath(key), err)
+	if err != nil {
+		return t.wrap("unstage", stagedPath(key), err)
+	}
+	return nil
 }

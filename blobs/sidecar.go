@@ -64,8 +64,8 @@ type sidecarRef struct {
 	Revision  uint32    `json:"revision,omitempty"`
 }
 
-// encodeLine is a line with its newline, to be appended to the sidecar of blob.
-func encodeLine(blob *storage.BlobRow, l *storage.SidecarLine) ([]byte, error) {
+// encodeLine adds a line with its newline, to be appended to the sidecar of blob.
+func encodeLine(to *bytes.Buffer, blob *storage.BlobRow, l *storage.SidecarLine) error {
 	line := sidecarLine{V: sidecarVersion}
 	if l.First {
 		line.Blob = &sidecarBlob{
@@ -82,13 +82,14 @@ func encodeLine(blob *storage.BlobRow, l *storage.SidecarLine) ([]byte, error) {
 	default:
 		line.Deleted = blob.NameHash() + "-" + l.Deleted.String()
 	}
-	body, err := json.Marshal(&line)
-	if err != nil {
-		return nil, err
+	begin := to.Len()
+	if err := json.NewEncoder(to).Encode(&line); err != nil {
+		return err
 	}
-	body = body[:len(body)-1]
-	sum := crc32.Checksum(body, castagnoli)
-	return fmt.Appendf(body, "%s%08x\"}\n", crcField, sum), nil
+	to.Truncate(to.Len() - len("}\n")) // the sum goes before it
+	sum := crc32.Checksum(to.Bytes()[begin:], castagnoli)
+	_, err := fmt.Fprintf(to, "%s%08x\"}\n", crcField, sum)
+	return err
 }
 
 // decodeLine reads a line without its newline, of a sidecar whose path is the

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"maps"
 	"os"
-	"path"
 	"runtime"
 	"slices"
 	"syscall"
@@ -31,8 +30,11 @@ func (t *Tree) Sync(ctx context.Context, keys ...storage.BlobKey) error {
 		err = t.syncEach(keys, files)
 	}
 	for i, f := range files {
-		if f != nil {
-			err = errors.Join(err, t.wrap("close", stagedPath(keys[i]), f.Close()))
+		if f == nil {
+			continue
+		}
+		if e := f.Close(); e != nil {
+			err = errors.Join(err, t.wrap("close", stagedPath(keys[i]), e))
 		}
 	}
 	return err
@@ -82,14 +84,15 @@ func (t *Tree) takeStaged(keys []storage.BlobKey) ([]*os.File, error) {
 func (t *Tree) syncEach(keys []storage.BlobKey, files []*os.File) error {
 	touched := map[string]struct{}{}
 	for _, key := range keys {
-		touched[path.Dir(stagedPath(key))] = struct{}{}
+		touched[shard(shardOf(key))] = struct{}{}
 	}
 	names := make(chan error, 1)
 	go func() { names <- t.syncDirs(slices.Collect(maps.Keys(touched))...) }()
 	var err error
 	for i, f := range files {
-		if err == nil {
-			err = t.wrap("sync", stagedPath(keys[i]), datasync(f))
+		if e := datasync(f); e != nil {
+			err = t.wrap("sync", stagedPath(keys[i]), e)
+			break
 		}
 	}
 	return errors.Join(err, <-names)

@@ -212,8 +212,16 @@ func (t *Tree) wrap(what, name string, err error) error {
 	return fmt.Errorf("%s %s in %s: %w", what, name, t.root.Name(), storage.Classify(err))
 }
 
+// shardNames are the staging directories.
+var shardNames = func() (names [shards]string) {
+	for i := range names {
+		names[i] = stagingDir + "/" + strconv.Itoa(i)
+	}
+	return names
+}()
+
 // shard is a staging directory.
-func shard(i int) string { return stagingDir + "/" + strconv.Itoa(i) }
+func shard(i int) string { return shardNames[i] }
 
 // shardOf is in which of them a key is staged, by the last byte of its digest or
 // UUID: what a scope adds behind is the same for many.

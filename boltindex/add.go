@@ -13,24 +13,25 @@ import (
 // that nothing changed, except for ErrInDoubt; the context is heeded until the
 // transaction starts. Other errors: ErrDiskSpace, ErrIO, ErrCorrupted, or ctx's.
 func (x *Index) Add(ctx context.Context, add *storage.Addition) (storage.BlobRow, error) {
+	row, err := encodeRef(&add.Ref)
+	if err != nil {
+		return storage.BlobRow{}, fmt.Errorf("reference %s: %w", add.Ref.UUID, err)
+	}
 	var blob storage.BlobRow
 	o := &op{do: func(t *txn) (err error) {
-		blob, err = t.add(add)
+		blob, err = t.add(add, row)
 		return err
 	}}
 	if add.Staged {
 		o.staged = add.Ref.Blob
 	}
-	err := x.commit(ctx, o)
+	err = x.commit(ctx, o)
 	return blob, err
 }
 
-func (t *txn) add(add *storage.Addition) (storage.BlobRow, error) {
+// add adds a reference whose row is encoded.
+func (t *txn) add(add *storage.Addition, row []byte) (storage.BlobRow, error) {
 	ref := &add.Ref
-	row, err := encodeRef(ref)
-	if err != nil {
-		return storage.BlobRow{}, fmt.Errorf("reference %s: %w", ref.UUID, err)
-	}
 	blob, err := t.lookup(ref.Blob)
 	switch {
 	case err != nil:

@@ -1,11 +1,13 @@
 package boltindex
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/binary"
 	"fmt"
 	"iter"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/fxamacker/cbor/v2"
@@ -71,9 +73,12 @@ type countersRecord struct {
 var modes = storage.OrganizationModes()
 
 var (
-	encoding = must(cbor.CoreDetEncOptions().EncMode())
+	encoding = must(cbor.CoreDetEncOptions().UserBufferEncMode())
 	decoding = must(cbor.DecOptions{DupMapKey: cbor.DupMapKeyEnforcedAPF}.DecMode())
 )
+
+// rowBuffers hold a row while it is encoded.
+var rowBuffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
 func must[T any](v T, err error) T {
 	if err != nil {
@@ -84,11 +89,14 @@ func must[T any](v T, err error) T {
 
 // encode is the row of record: the version byte and its CBOR.
 func encode(record any) ([]byte, error) {
-	body, err := encoding.Marshal(record)
-	if err != nil {
+	buf := rowBuffers.Get().(*bytes.Buffer)
+	defer rowBuffers.Put(buf)
+	buf.Reset()
+	buf.WriteByte(rowVersion)
+	if err := encoding.MarshalToBuffer(record, buf); err != nil {
 		return nil, err
 	}
-	return append([]byte{rowVersion}, body...), nil
+	return bytes.Clone(buf.Bytes()), nil
 }
 
 // decode reads a row into record. A row of another version is ErrVersion, any

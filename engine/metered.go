@@ -8,18 +8,21 @@ import (
 
 // metered is a stream on its way into a spool, held to the limits chunk by chunk.
 // A chunk's room is reserved from when it has been read, so that a slow stream
-// keeps nobody waiting, until the next is asked for, when it has been written. No
-// more is reserved on the way: streams that wait for each other would wait forever.
+// keeps nobody waiting, until the second after it is asked for: that one is read
+// when it has been written, the one in between meanwhile. No more is reserved on
+// the way: streams that wait for each other would wait forever.
 type metered struct {
-	ctx  context.Context
-	t    *ticket
-	r    io.Reader
-	size int64 // read so far
-	held []claim
+	ctx    context.Context
+	t      *ticket
+	r      io.Reader
+	size   int64 // read so far
+	held   []claim
+	before []claim // of the chunk before
 }
 
 func (m *metered) Read(p []byte) (int, error) {
-	m.done()
+	m.t.l.release(m.before)
+	m.before, m.held = m.held, nil
 	n, err := io.ReadFull(m.r, p)
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		err = io.EOF
@@ -49,8 +52,9 @@ func (m *metered) admit(n int64) error {
 
 // done is called when the last chunk has been written.
 func (m *metered) done() {
+	m.t.l.release(m.before)
 	m.t.l.release(m.held)
-	m.held = nil
+	m.before, m.held = nil, nil
 }
 
 // hashOn is called for a stream of size bytes or more that may not be spooled. Where its bytes may be

@@ -8,6 +8,7 @@ import (
 	"hash/crc32"
 	"io"
 	"path"
+	"strconv"
 	"time"
 
 	"github.com/mediabolt/mediabolt/blobs"
@@ -167,10 +168,7 @@ func (s *store) add(ctx context.Context, p *payload, add *storage.Addition) (sto
 	defer unlock()
 	target := add.Blob.Path
 	if dedup {
-		if err := s.publishStuck(ctx, add.Blob.Key); err != nil {
-			return storage.BlobRow{}, errors.Join(err, s.drop(ctx, p))
-		}
-		blob, there, err := s.share(ctx, add)
+		blob, there, err := s.shareStuck(ctx, add)
 		if there {
 			s.dropShared(ctx, p)
 			return blob, nil
@@ -187,30 +185,25 @@ func (s *store) add(ctx context.Context, p *payload, add *storage.Addition) (sto
 	return s.insert(ctx, p, add, target)
 }
 
-// publishStuck publishes a blob that is in staging alone because an earlier
-// publish failed, so that staging the same bytes again does not put its only
-// copy at risk. The caller holds the lock of the key.
-func (s *store) publishStuck(ctx context.Context, key storage.BlobKey) error {
-	blob, err := s.index.Blob(ctx, key)
-	if errors.Is(err, storage.ErrNotFound) {
-		return nil
-	} else if err != nil {
-		return err
-	}
-	if size, err := s.blobs.Size(ctx, blob.Path); err == nil && size == blob.Size {
-		return nil
+// shareStuck is share for a caller that holds the lock of the key. A blob that is in
+// staging alone because an earlier publish failed is published first, so that staging
+// the same bytes again does not put its only copy at risk.
+func (s *store) shareStuck(ctx context.Context, add *storage.Addition) (blob storage.BlobRow, there bool, err error) {
+	blob, there, err = s.share(ctx, add)
+	if there || err != nil || blob.Path == "" {
+		return blob, there, err
 	}
 	good, err := s.stagedMatches(ctx, &blob)
 	if errors.Is(err, storage.ErrNotFound) || err == nil && !good {
-		return nil
+		return blob, false, nil
 	} else if err != nil {
-		return err
+		return blob, false, err
 	}
 	if err := s.publish(ctx, &blob); err != nil {
-		return err
+		return blob, false, err
 	}
 	s.cfg.Logger.Info("published a blob whose first publish had failed", "store", s.cfg.BaseDir, "path", blob.Path)
-	return nil
+	return s.share(ctx, add)
 }
 
 // drop removes the spool of a payload that is not going to be staged.
@@ -368,7 +361,7 @@ func reference(id storage.ID, ref *storage.RefRow, blob *storage.BlobRow) *stora
 	r := &storage.StorageReference{
 		ID: id.String(), Backend: Backend, CreatedAt: ref.Metadata.CreatedAt,
 		Metadata: map[string]string{
-			"path": blob.Path, "org": string(blob.Organization), "size": fmt.Sprint(blob.Size),
+			"path": blob.Path, "org": string(blob.Organization), "size": strconv.FormatInt(blob.Size, 10),
 			"type": ref.Type, "mime_type": ref.MimeType,
 		},
 	}

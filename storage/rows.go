@@ -83,7 +83,9 @@ func (k BlobKey) String() string {
 	if k == "" {
 		return ""
 	}
-	return string(k[0]) + hex.EncodeToString([]byte(k[1:]))
+	text := make([]byte, 0, 2*len(k))
+	text = append(text, k[0])
+	return string(hex.AppendEncode(text, []byte(k[1:])))
 }
 
 // ParseBlobKey is the inverse of String.
