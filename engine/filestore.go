@@ -37,6 +37,7 @@ import (
 	"time"
 
 	"github.com/mediabolt/mediabolt/blobs"
+	"github.com/mediabolt/mediabolt/engine/sha256mb"
 	"github.com/mediabolt/mediabolt/storage"
 )
 
@@ -66,6 +67,7 @@ type store struct {
 	index  Index
 	blobs  Blobs
 	mint   mint
+	sums   sha256mb.Pairer
 	holds  holds
 	keys   keyLocks
 	room   *room   // nil: nothing is to be kept free

@@ -50,8 +50,8 @@ func (p *payload) free() {
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // inMemory is the payload of bytes that are all there.
-func inMemory(data []byte, buffer *[]byte) *payload {
-	return &payload{data: data, buffer: buffer, head: data, size: int64(len(data)), digest: sha256.Sum256(data)}
+func (s *store) inMemory(data []byte, buffer *[]byte) *payload {
+	return &payload{data: data, buffer: buffer, head: data, size: int64(len(data)), digest: s.sums.Sum(data)}
 }
 
 // fromData is the payload of a MediaContent's Data, and the MIME type that a
@@ -73,7 +73,7 @@ func (s *store) fromData(data string) (*payload, string, error) {
 		freeBuffer(buffer)
 		return nil, "", err
 	}
-	return inMemory(decoded, buffer), mimeType, nil
+	return s.inMemory(decoded, buffer), mimeType, nil
 }
 
 func tooLarge(limit int64) error {
@@ -112,7 +112,7 @@ func (s *store) fromFile(ctx context.Context, name string, t *ticket) (*payload,
 func (s *store) fromReader(ctx context.Context, r io.Reader, size int64, t *ticket) (*payload, error) {
 	if size <= inlineLimit && (s.cfg.MaxFileSize == 0 || size <= s.cfg.MaxFileSize) {
 		if data, ok := unread(r); ok {
-			return inMemory(data, nil), nil
+			return s.inMemory(data, nil), nil
 		}
 	}
 	r = &limitedReader{ctx: ctx, r: r, limit: s.cfg.MaxFileSize}
@@ -122,7 +122,7 @@ func (s *store) fromReader(ctx context.Context, r io.Reader, size int64, t *tick
 		return nil, err
 	}
 	if len(head) <= inlineLimit {
-		return inMemory(head, buffer), nil
+		return s.inMemory(head, buffer), nil
 	}
 	p := &payload{buffer: buffer, head: head, ticket: t}
 	if err := s.spool(ctx, p, io.MultiReader(bytes.NewReader(head), r), max(size, int64(len(head)))); err != nil {

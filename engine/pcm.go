@@ -163,7 +163,7 @@ func (s *store) wrapPCM(ctx context.Context, p *payload, info *storage.MediaInfo
 	wav = append(wav, make([]byte, p.size%2)...)
 	ticket := p.ticket
 	p.free()
-	*p = *inMemory(wav, buffer)
+	*p = *s.inMemory(wav, buffer)
 	p.ticket = ticket
 	return nil
 }
