@@ -42,7 +42,7 @@ cross: ## build and vet every module for darwin and windows
 
 .PHONY: fuzz
 fuzz: ## run every fuzz target for FUZZTIME each
-	@for p in ./storage ./blobs ./boltindex ./engine ./engine/adopt ./certify/doctor; do \
+	@for p in ./storage ./blobs ./boltindex ./engine ./engine/adopt ./engine/sha256mb ./certify/doctor; do \
 		for f in $$($(GO) test -list '^Fuzz' $$p | grep ^Fuzz); do \
 			$(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1x $$p || exit 1; done; done
 
