@@ -24,13 +24,14 @@ type boltFile struct {
 	last   atomic.Pointer[state] // that was read last
 	users  atomic.Int64          // readings and checks, and the Index as long as this is its file
 	stuck  atomic.Bool           // bbolt may hold its locks for ever
+	leaves int                   // flushLeaves, or that of a test
 }
 
 // openPast opens a file, that bbolt has open, once more and refuses one that is
 // shorter than its meta page says: reading the missing pages through the map
 // would fault.
 func (x *Index) openPast(name string, db *bolt.DB, locked *os.File) (_ *boltFile, err error) {
-	f := &boltFile{path: x.path, log: x.log, db: db, locked: locked}
+	f := &boltFile{path: x.path, log: x.log, db: db, locked: locked, leaves: flushLeaves}
 	f.users.Store(1)
 	defer func() {
 		if err != nil {

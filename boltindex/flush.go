@@ -210,25 +210,49 @@ func (x *Index) transfer(changes *table, to uint64) error {
 	return x.bolt.transfer(changes, to, x.update)
 }
 
-// transfer is that of Index, with its update or that of the file itself.
-func (f *boltFile) transfer(changes *table, to uint64, update func(func(*bolt.Tx) error) error) error {
+// flushLeaves bounds the leaves of bbolt's trees that one transaction changes: it
+// has each in memory, taken apart and as a page again, until it has ended. 60,000
+// references more in an index of 300,000 took 190 MiB of live heap without a bound
+// (7,538 a second), 58 with 2,048 (6,653), 39 with 512 (6,323), beside other work.
+const flushLeaves = 1024
+
+// transfer is that of Index, with its update or that of the file itself. Where it
+// takes several transactions, all but the last leave the number as it was: rows are
+// what they were once the log has been read on from there, whichever of them are
+// here already.
+func (f *boltFile) transfer(changes *table, to uint64, update func(func(*bolt.Tx) error) error) (err error) {
+	from, more := "", true
+	for more && err == nil {
+		from, more, err = f.transferSome(changes, from, to, update)
+	}
+	return err
+}
+
+// transferSome writes rows from a key on, as many as one transaction takes. If there
+// are more it answers with what key those begin, and leaves the number as it was.
+func (f *boltFile) transferSome(changes *table, from string, to uint64, update func(func(*bolt.Tx) error) error) (next string, more bool, err error) {
 	// The transaction before must have its sums, or they would be lost.
 	if err := f.sum(); err != nil {
-		return err
+		return "", false, err
 	}
 	if err := checkFree(f.file, f.pages); err != nil {
-		return err
+		return "", false, err
 	}
 	f.pages.sums.expect()
-	err := update(func(tx *bolt.Tx) (err error) {
+	err = update(func(tx *bolt.Tx) (err error) {
 		s, err := f.state(tx)
 		if err == nil {
-			err = s.checkPaths(changes)
+			next, more, err = s.checkPaths(changes, from, f.leaves)
 		}
 		if err != nil {
 			return err
 		}
-		if err := putRows(tx, changes.Scan, fillPercent); err != nil {
+		some := func(yield func(string, []byte) bool) {
+			changes.Ascend(from, func(key string, value []byte) bool {
+				return (!more || key < next) && yield(key, value)
+			})
+		}
+		if err := putRows(tx, some, fillPercent); err != nil || more {
 			return err
 		}
 		return tx.Bucket(bucketMeta.name()).Put(keyApplied, binary.BigEndian.AppendUint64(nil, to))
@@ -237,7 +261,7 @@ func (f *boltFile) transfer(changes *table, to uint64, update func(func(*bolt.Tx
 	if err := f.sum(); err != nil {
 		f.log.Warn("pages of the index have no sums for now", "index", f.path, "error", err)
 	}
-	return err
+	return next, more, err
 }
 
 // putRows changes rows in a transaction, which come in order.

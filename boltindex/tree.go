@@ -195,19 +195,28 @@ func (c *treeCursor) row() (key, value []byte) {
 // checkPaths reads every page that bbolt may look at to change these rows: those
 // on the way to each row, and their neighbours on every level, be it under another
 // branch, with which bbolt merges a page that has become too small. (Where it merges
-// with a page further away, all in between had rows to change.)
-func (s *state) checkPaths(changes *table) (err error) {
+// with a page further away, all in between had rows to change.) It looks at
+// the rows from a key on, as far as they are in so many leaves, and answers whether
+// there are more and with what key those begin.
+func (s *state) checkPaths(changes *table, from string, leaves int) (next string, more bool, err error) {
+	seen := 0
 	var last bucket
-	var bound []byte // rows before it are in the leaf that was read last
-	changes.Scan(func(k string, _ []byte) bool {
+	var bound []byte // of the leaf that was read last: rows before it are there; nil: all of its bucket that come
+	changes.Ascend(from, func(k string, _ []byte) bool {
 		b, key := bucket(k[0]), k[1:]
-		if b != last || bound == nil || key >= string(bound) {
-			bound, err = s.checkPath(s.trees[b], []byte(key))
-			last = b
+		if seen > 0 && b == last && (bound == nil || key < string(bound)) {
+			return true
 		}
+		if seen == leaves {
+			next, more = k, true
+			return false
+		}
+		seen++
+		bound, err = s.checkPath(s.trees[b], []byte(key))
+		last = b
 		return err == nil
 	})
-	return err
+	return next, more, err
 }
 
 // checkPath is checkPaths for one row, and answers where the next leaf begins:
