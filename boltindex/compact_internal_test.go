@@ -536,6 +536,39 @@ func fillLog(t *testing.T, x *Index, bytes int) {
 	require.NoError(t, x.change(false, func(tx *txn) error { tx.delete(bucketUnlinks, []byte(name)); return nil }))
 }
 
+// The file that a compaction has made may lose its last meta page like any other: the
+// state before is whole, too.
+func TestCompactedFileHasTwoStates(t *testing.T) {
+	dir := t.TempDir()
+	x := indexOf(t, dir)
+	fillRefs(t, x, 1, 301)
+	x.batch = 16 << 10
+	next := 301
+	_, err := x.Compact(t.Context(), false, func(int64, int64) {
+		if next < 351 { // the log uses its segments again, while the copy has an old number of the last record
+			fillRefs(t, x, next, next+10)
+			next += 10
+			require.NoError(t, x.flush())
+		}
+	})
+	require.NoError(t, err)
+	fillRefs(t, x, 351, 401)
+	now, _, err := readMetas(x.bolt.file)
+	require.NoError(t, err)
+	killed := filepath.Join(t.TempDir(), "killed")
+	require.NoError(t, os.CopyFS(killed, os.DirFS(dir)))
+	require.NoError(t, x.Close())
+	f, err := os.OpenFile(filepath.Join(killed, fileName), os.O_RDWR, 0)
+	require.NoError(t, err)
+	_, err = f.WriteAt(make([]byte, now.pageSize), int64(now.txid%2)*now.pageSize)
+	require.NoError(t, errors.Join(err, f.Close()))
+	x = indexOf(t, killed)
+	require.Len(t, refsOf(t, x, 500), 400)
+	require.NoError(t, x.flush()) // which writes the page again
+	mustVerify(t, x)
+	require.NoError(t, x.Close())
+}
+
 // However often rows are flushed meanwhile, a compaction comes to its end.
 func TestCompactBesideFlushesWithoutEnd(t *testing.T) {
 	dir := t.TempDir()
