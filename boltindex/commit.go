@@ -190,17 +190,20 @@ func (x *Index) change(mayRelease bool, fn func(*txn) error) error {
 	return nil
 }
 
-// makeRoom sees to it that a record fits into the active segment. The caller
-// holds writing.
+// makeRoom sees to it that a record fits into the active segment. It waits for who
+// holds flushing only where the other segment has rows that bbolt does not have
+// yet. The caller holds writing.
 func (x *Index) makeRoom(record int, mayRelease bool) error {
 	fits, err := x.changes.fits(record)
 	if fits || err != nil {
 		return err
 	}
-	if err := x.flushFrozen(mayRelease); err != nil {
-		return err
+	if !x.freeze() {
+		if err := x.flushFrozen(mayRelease); err != nil {
+			return err
+		}
+		x.freeze()
 	}
-	x.freeze()
 	notify(x.flusher.full)
 	if fits, err = x.changes.fits(record); err == nil && !fits {
 		err = fmt.Errorf("%w: no room for a record of %d bytes in the log", storage.ErrDiskSpace, record)

@@ -26,12 +26,13 @@ import (
 //
 //	1. index.db.*.tmp is written and synced, index.sums.next too. Open removes
 //	   both, as long as index.db has another number.
-//	2. While no flush runs, the new file gets the last rows that the old one got,
-//	   in a synced transaction. Whatever the log has for the old file it has for the
-//	   new one: both name the same record as applied.
+//	2. The new file gets the last rows that the old one got, in synced transactions,
+//	   and then no flush runs. Whatever the log has for the old file it has for the new
+//	   one: both name the same record as applied.
 //	3. index.db.*.tmp is renamed to index.db, and the directory synced. A crash in
 //	   between leaves one or the other; they have the same rows, and no segment of the
-//	   log is used again before the sync. After step 1 index.sums.next is durable, so
+//	   log is used again before the sync but for one of whose records both have the
+//	   rows. After step 1 index.sums.next is durable, so
 //	   Open gives it its name where it finds the new file, whose number it has.
 //	4. index.sums.next is renamed to index.sums.
 //
@@ -260,38 +261,56 @@ func (c *compaction) seal(context.Context) error {
 
 // replace puts the new file in the place of the old one, with the last rows.
 func (c *compaction) replace(ctx context.Context) error {
-	x := c.x
-	if !x.changes.noSync {
-		if err := x.syncDir(); err != nil { // the name of the sums
+	if !c.x.changes.noSync {
+		if err := c.x.syncDir(); err != nil { // the name of the sums
 			return err
 		}
 	}
-	x.flushing.Lock()
-	defer x.flushing.Unlock()
-	begun := time.Now()
-	defer func() { c.Pause = time.Since(begun) }()
-	if err := c.catchUp(); err != nil {
+	old, err := c.swap(ctx)
+	if old == nil {
 		return err
 	}
-	x.reach(stepCommitted)
-	if err := errors.Join(ctx.Err(), x.brokenBy()); err != nil {
-		return err
+	// The system takes its time to free a long file, in which nobody is to wait.
+	if err := old.letGo(); err != nil {
+		c.x.log.Warn("the file of the index before its compaction", "index", c.x.path, "error", err)
 	}
-	if err := x.unshare(); err != nil {
-		return err
-	}
-	defer x.share()
-	if err := x.root.Rename(c.name, fileName); err != nil {
-		return err
-	}
-	x.reach(stepRenamed)
-	err := c.settle()
-	x.reach(stepReplaced)
 	return err
 }
 
-// settle makes the new file the one that is used, which it is by its name.
-func (c *compaction) settle() (err error) {
+// swap is what a change may have to wait for: when the log is full meanwhile. It returns
+// the old file, once that is not used for new readings any more.
+func (c *compaction) swap(ctx context.Context) (old *boltFile, err error) {
+	x := c.x
+	if err := c.keepOut(ctx); err != nil {
+		return nil, err
+	}
+	begun := time.Now()
+	defer func() { x.flushing.Unlock(); c.Pause = time.Since(begun) }()
+	if c.behind() {
+		if err := c.catchUp(); err != nil {
+			return nil, err
+		}
+	}
+	x.reach(stepCommitted)
+	if err := errors.Join(ctx.Err(), x.brokenBy()); err != nil {
+		return nil, err
+	}
+	if err := x.unshare(); err != nil {
+		return nil, err
+	}
+	defer x.share()
+	if err := x.root.Rename(c.name, fileName); err != nil {
+		return nil, err
+	}
+	x.reach(stepRenamed)
+	old, err = c.settle()
+	x.reach(stepReplaced)
+	return old, err
+}
+
+// settle makes the new file the one that is used, which it is by its name, and returns
+// the old one.
+func (c *compaction) settle() (old *boltFile, err error) {
 	x := c.x
 	if !x.changes.noSync {
 		if err = x.syncDir(); err != nil {
@@ -304,16 +323,13 @@ func (c *compaction) settle() (err error) {
 		x.log.Warn("the next opening gives the sums of pages their name", "index", x.path, "error", err)
 	}
 	x.layersMu.Lock()
-	old := x.bolt
+	old = x.bolt
 	x.bolt, x.following = c.file, nil
 	x.layersMu.Unlock()
 	c.file, c.name = nil, ""
-	if err := old.letGo(); err != nil {
-		x.log.Warn("the file of the index before its compaction", "index", x.path, "error", err)
-	}
 	now, _, e := readMetas(x.bolt.file)
 	c.After = int64(now.end) * now.pageSize
-	return errors.Join(err, e)
+	return old, errors.Join(err, e)
 }
 
 // end removes what has not got its place.

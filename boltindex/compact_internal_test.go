@@ -305,6 +305,10 @@ type crashed struct {
 	live map[int]bool
 }
 
+// crashedFollows is how often a compaction follows in compactWithCrashes: twice in any
+// case, and once for what is flushed then.
+const crashedFollows = 3
+
 // compactWithCrashes compacts an index that changes at every step, and copies it there.
 func compactWithCrashes(t *testing.T) (list []crashed) {
 	t.Helper()
@@ -319,7 +323,7 @@ func compactWithCrashes(t *testing.T) (list []crashed) {
 			delete(live, i)
 		}
 	}
-	next := first
+	next, follows := first, 0
 	x.passed = func(step compactStep) {
 		keep := func() {
 			at := filepath.Join(t.TempDir(), "crashed")
@@ -337,7 +341,10 @@ func compactWithCrashes(t *testing.T) (list []crashed) {
 		delete(live, gone)
 		next += 20
 		keep()
-		if step == stepBegun || step == stepCopied || step == stepSealed || step == stepFollowed {
+		if step == stepFollowed {
+			follows++
+		}
+		if step == stepBegun || step == stepCopied || step == stepSealed || step == stepFollowed && follows < crashedFollows {
 			require.NoError(t, x.flush())
 			keep()
 		}
@@ -352,7 +359,7 @@ func compactWithCrashes(t *testing.T) (list []crashed) {
 
 func TestCompactCrashes(t *testing.T) {
 	list := compactWithCrashes(t)
-	require.Len(t, list, 8*2+4)
+	require.Len(t, list, (7+crashedFollows)*2+3+crashedFollows-1)
 	for n, c := range list {
 		t.Run(fmt.Sprintf("%02d %s", n, c.step), func(t *testing.T) {
 			for range 2 { // what the first opening makes of it holds for the second
@@ -468,11 +475,118 @@ func TestCompactLeavesReadersTheOldFile(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "before", string(value))
 	require.NoError(t, held.release())
-	require.ErrorIs(t, old.file.Close(), fs.ErrClosed)
+	closed := func() bool { _, err := old.file.Stat(); return errors.Is(err, fs.ErrClosed) }
+	require.Eventually(t, closed, 10*time.Second, time.Millisecond)
 	value, err = x.row(bucketMeta, keyOrganization)
 	require.NoError(t, err)
 	require.Equal(t, "after", string(value))
 	markMode(t, x, string(storage.OrganizationBySession))
+	require.NoError(t, x.Close())
+}
+
+// Changes go on while the files are swapped, also where the segment of the log is
+// full: the other one's rows are in both files.
+func TestCompactSwapLetsChangesOn(t *testing.T) {
+	for _, at := range []compactStep{stepCommitted, stepRenamed, stepDurable, stepReplaced} {
+		t.Run(string(at), func(t *testing.T) {
+			dir := t.TempDir()
+			x := indexOf(t, dir)
+			fillRefs(t, x, 1, 101)
+			killed := filepath.Join(t.TempDir(), "killed")
+			x.passed = func(step compactStep) {
+				if step != at {
+					return
+				}
+				before := x.changes.active
+				done := make(chan struct{})
+				go func() {
+					defer close(done)
+					for range 10 {
+						fillLog(t, x, segmentMax/8)
+					}
+					fillRefs(t, x, 101, 151)
+				}()
+				select {
+				case <-done:
+				case <-time.After(20 * time.Second):
+					t.Errorf("changes wait for the swap")
+					return
+				}
+				require.NotEqual(t, before, x.changes.active)
+				require.NoError(t, os.CopyFS(killed, os.DirFS(dir)))
+			}
+			mustCompact(t, x)
+			x.passed = nil
+			require.NoError(t, x.Close())
+			for _, dir := range []string{dir, killed} {
+				x = indexOf(t, dir)
+				require.Len(t, refsOf(t, x, 200), 150)
+				mustVerify(t, x)
+				require.NoError(t, x.Close())
+			}
+		})
+	}
+}
+
+// fillLog commits a record of a length, of which no row stays.
+func fillLog(t *testing.T, x *Index, bytes int) {
+	t.Helper()
+	const name = "long"
+	require.NoError(t, x.change(false, func(tx *txn) error { return tx.put(bucketUnlinks, []byte(name), make([]byte, bytes)) }))
+	require.NoError(t, x.change(false, func(tx *txn) error { tx.delete(bucketUnlinks, []byte(name)); return nil }))
+}
+
+// The file that a compaction has made may lose its last meta page like any other: the
+// state before is whole, too.
+func TestCompactedFileHasTwoStates(t *testing.T) {
+	dir := t.TempDir()
+	x := indexOf(t, dir)
+	fillRefs(t, x, 1, 301)
+	x.batch = 16 << 10
+	next := 301
+	_, err := x.Compact(t.Context(), false, func(int64, int64) {
+		if next < 351 { // the log uses its segments again, while the copy has an old number of the last record
+			fillRefs(t, x, next, next+10)
+			next += 10
+			require.NoError(t, x.flush())
+		}
+	})
+	require.NoError(t, err)
+	fillRefs(t, x, 351, 401)
+	now, _, err := readMetas(x.bolt.file)
+	require.NoError(t, err)
+	killed := filepath.Join(t.TempDir(), "killed")
+	require.NoError(t, os.CopyFS(killed, os.DirFS(dir)))
+	require.NoError(t, x.Close())
+	f, err := os.OpenFile(filepath.Join(killed, fileName), os.O_RDWR, 0)
+	require.NoError(t, err)
+	_, err = f.WriteAt(make([]byte, now.pageSize), int64(now.txid%2)*now.pageSize)
+	require.NoError(t, errors.Join(err, f.Close()))
+	x = indexOf(t, killed)
+	require.Len(t, refsOf(t, x, 500), 400)
+	require.NoError(t, x.flush()) // which writes the page again
+	mustVerify(t, x)
+	require.NoError(t, x.Close())
+}
+
+// However often rows are flushed meanwhile, a compaction comes to its end.
+func TestCompactBesideFlushesWithoutEnd(t *testing.T) {
+	dir := t.TempDir()
+	x := indexOf(t, dir)
+	fillRefs(t, x, 1, 101)
+	next, follows := 101, 0
+	x.passed = func(step compactStep) {
+		if step == stepFollowed {
+			follows++
+			fillRefs(t, x, next, next+1)
+			next++
+			require.NoError(t, x.flush())
+		}
+	}
+	mustCompact(t, x)
+	require.Equal(t, maxFollows+2, follows)
+	require.Len(t, refsOf(t, x, next), next-1)
+	mustVerify(t, x)
 	require.NoError(t, x.Close())
 }
 

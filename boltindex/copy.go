@@ -18,7 +18,7 @@ import (
 const batchBytes = 4 << 20
 
 // maxFollows bounds how often what was flushed meanwhile is written before flushes are
-// kept out, each time less: one segment of the log is a second's work at least.
+// kept out, whatever is still to be written.
 const maxFollows = 8
 
 // copiedFill is how full the copy leaves the pages of a bucket whose rows come
@@ -136,23 +136,51 @@ func (c *compaction) takeLate() []flushed {
 	return late
 }
 
-// follow writes what was flushed until there is nothing new, or for the last time
-// flushes must be kept out.
+// follow makes the copy a whole state of the index, twice: the new file begins with
+// no other.
 func (c *compaction) follow(ctx context.Context) error {
-	for range maxFollows {
-		if err := ctx.Err(); err != nil {
+	for range 2 {
+		if err := c.followOnce(ctx); err != nil {
 			return err
 		}
-		before := c.applied
-		if err := c.catchUp(); err != nil {
-			return err
-		}
-		if c.applied == before {
-			break
-		}
+	}
+	return nil
+}
+
+func (c *compaction) followOnce(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := c.catchUp(); err != nil {
+		return err
 	}
 	c.x.reach(stepFollowed)
 	return nil
+}
+
+// keepOut keeps flushes out from a moment on when the copy has all that was flushed,
+// or, where they come faster than they are followed, the last of it is still to be
+// written. It returns with flushing locked, unless there is an error.
+func (c *compaction) keepOut(ctx context.Context) error {
+	for range maxFollows {
+		c.x.flushing.Lock()
+		if !c.behind() {
+			return nil
+		}
+		c.x.flushing.Unlock()
+		if err := c.followOnce(ctx); err != nil {
+			return err
+		}
+	}
+	c.x.flushing.Lock()
+	return nil
+}
+
+// behind says whether something was flushed that has not been written.
+func (c *compaction) behind() bool {
+	c.x.layersMu.RLock()
+	defer c.x.layersMu.RUnlock()
+	return len(c.late) > 0
 }
 
 // catchUp writes what was flushed meanwhile, in one transaction at least: once all

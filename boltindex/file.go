@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"sync"
 	"sync/atomic"
 
 	bolt "go.etcd.io/bbolt"
@@ -23,6 +24,7 @@ type boltFile struct {
 	pages  *pageFile
 	last   atomic.Pointer[state] // that was read last
 	users  atomic.Int64          // readings and checks, and the Index as long as this is its file
+	ending *sync.WaitGroup       // of the Index: closings that nobody waits for but its own
 	stuck  atomic.Bool           // bbolt may hold its locks for ever
 	leaves int                   // flushLeaves, or that of a test
 }
@@ -31,7 +33,7 @@ type boltFile struct {
 // shorter than its meta page says: reading the missing pages through the map
 // would fault.
 func (x *Index) openPast(name string, db *bolt.DB, locked *os.File) (_ *boltFile, err error) {
-	f := &boltFile{path: x.path, log: x.log, db: db, locked: locked, leaves: flushLeaves}
+	f := &boltFile{path: x.path, log: x.log, db: db, locked: locked, ending: &x.background.all, leaves: flushLeaves}
 	f.users.Store(1)
 	defer func() {
 		if err != nil {
@@ -60,6 +62,19 @@ func (f *boltFile) letGo() error {
 		return nil
 	}
 	return f.close()
+}
+
+// letGoSoon is letGo that does not wait: to free a long file that a compaction has
+// replaced takes the system up to a second, and who reads last would have to pay.
+func (f *boltFile) letGoSoon() {
+	if f.users.Add(-1) > 0 {
+		return
+	}
+	f.ending.Go(func() {
+		if err := f.close(); err != nil {
+			f.log.Warn("the file of the index before a compaction", "index", f.path, "error", err)
+		}
+	})
 }
 
 // close closes a file that nobody reads any more.

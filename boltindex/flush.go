@@ -105,15 +105,17 @@ func (x *Index) install(changes *table) {
 }
 
 // freeze hands the rows of the active segment to the next flush, if those of
-// the other one are in bbolt. The caller holds writing.
-func (x *Index) freeze() {
+// the other one are in bbolt, and says whether it did. The caller holds writing.
+func (x *Index) freeze() bool {
 	x.layersMu.Lock()
 	defer x.layersMu.Unlock()
-	if x.frozen == nil && x.active.Len() > 0 {
-		x.frozen, x.frozenTo = x.active, x.changes.number
-		x.active = newTable()
-		x.changes.turn()
+	if x.frozen != nil || x.active.Len() == 0 {
+		return false
 	}
+	x.frozen, x.frozenTo = x.active, x.changes.number
+	x.active = newTable()
+	x.changes.turn()
+	return true
 }
 
 // flush moves the rows of a segment to bbolt: the frozen one, or else the active

@@ -61,7 +61,9 @@ func (r *reading) release() error {
 	if r.users.Add(-1) > 0 {
 		return nil
 	}
-	return errors.Join(r.tx.Rollback(), r.on.letGo())
+	err := r.tx.Rollback()
+	r.on.letGoSoon()
+	return err
 }
 
 // unshare has the shared reading end with the views that use it. After it every
