@@ -29,10 +29,10 @@ type relocation struct {
 //	commit: the row has the new path; the old one is owed, the new one not any more
 //	write the sidecar of the new path; remove the files of the old one
 //
-// A blob that is gone, or has another path than from, is left out. The errors, in the
-// order of the list, say of each other one what went wrong: nil, ErrCorrupted where
-// its file is not as its row says, or what failed; it has its old path then, except
-// with ErrInDoubt.
+// A blob that is gone, has another path than from, or has the one that it is to get, is
+// left out. The errors, in the order of the list, say of each other one what went wrong:
+// nil, ErrCorrupted where its file is not as its row says, or what failed; it has its
+// old path then, except with ErrInDoubt.
 func (s *store) move(ctx context.Context, list []relocation) []error {
 	m := mover{s: s, list: list, failed: make([]error, len(list))}
 	unlock, err := m.lock(ctx)
@@ -130,10 +130,11 @@ func (m *mover) prepare(ctx context.Context) error {
 	return err
 }
 
-// stands says whether a blob still has its old path, and its file there.
+// stands says whether a blob still has its old path, and its file there. One whose new
+// path is the same is no move: what undoes one would remove its file.
 func (m *mover) stands(ctx context.Context, r *relocation) (bool, error) {
 	row, err := m.s.index.Blob(ctx, r.key)
-	if errors.Is(err, storage.ErrNotFound) || err == nil && row.Path != r.from {
+	if errors.Is(err, storage.ErrNotFound) || err == nil && (row.Path != r.from || row.Path == r.to) {
 		return false, nil
 	} else if err != nil {
 		return false, err
