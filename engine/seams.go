@@ -163,9 +163,10 @@ type Blobs interface {
 	// AppendSidecar and ReadSidecar write and read the mirror of the rows.
 	AppendSidecar(ctx context.Context, blob *storage.BlobRow, lines ...storage.SidecarLine) error
 	ReadSidecar(ctx context.Context, path string) (storage.Sidecar, error)
-	// ReplaceSidecar makes a sidecar anew, all at once, of lines that the first error
-	// ends.
-	ReplaceSidecar(ctx context.Context, blob *storage.BlobRow, lines iter.Seq2[storage.SidecarLine, error]) error
+	// ReplaceSidecar makes a sidecar anew, of lines that the first error ends. With
+	// whole it is all at once, whatever happens; without, a crash before the next
+	// Settle may leave any part of it.
+	ReplaceSidecar(ctx context.Context, blob *storage.BlobRow, lines iter.Seq2[storage.SidecarLine, error], whole bool) error
 	// RenewSidecar sees to it that the next Settle makes durable what a sidecar
 	// holds from an offset on, also where a sync of it has failed.
 	RenewSidecar(ctx context.Context, path string, from int64) error
