@@ -17,10 +17,12 @@ import (
 	"github.com/mediabolt/mediabolt/storage"
 )
 
-// ReplaceSidecar makes the sidecar of a blob anew, of lines: it holds all of them
-// or is as it was, whatever happens in between. The directory was prepared. An error
-// of lines ends it. Other errors: ErrPermission, ErrDiskSpace, ErrIO, or ctx's.
-func (t *Tree) ReplaceSidecar(ctx context.Context, blob *storage.BlobRow, lines iter.Seq2[storage.SidecarLine, error]) error {
+// ReplaceSidecar makes the sidecar of a blob anew, of lines. The directory was
+// prepared. It is durable with the next Settle. Until then, with whole, it holds all
+// lines or is as it was, whatever happens; without, which spares a sync, a power cut may
+// leave any part of it. An error of lines ends it. Other errors: ErrPermission,
+// ErrDiskSpace, ErrIO, or ctx's.
+func (t *Tree) ReplaceSidecar(ctx context.Context, blob *storage.BlobRow, lines iter.Seq2[storage.SidecarLine, error], whole bool) error {
 	if err := errors.Join(ctx.Err(), checkPath(blob.Path)); err != nil {
 		return err
 	}
@@ -33,7 +35,7 @@ func (t *Tree) ReplaceSidecar(ctx context.Context, blob *storage.BlobRow, lines 
 	temp := shard(int(id[0])%shards) + "/" + storage.UUID(id).String() + partSuffix
 	t.keepSpool(temp, true)
 	defer t.keepSpool(temp, false)
-	if err := t.writeLines(temp, blob, lines); err != nil {
+	if err := t.writeLines(temp, blob, lines, whole); err != nil {
 		return err
 	}
 	if err := t.root.Rename(temp, name); err != nil {
@@ -44,9 +46,9 @@ func (t *Tree) ReplaceSidecar(ctx context.Context, blob *storage.BlobRow, lines 
 	return nil
 }
 
-// writeLines writes a file of lines and makes its bytes durable. After an error it
-// is not there.
-func (t *Tree) writeLines(name string, blob *storage.BlobRow, lines iter.Seq2[storage.SidecarLine, error]) (err error) {
+// writeLines writes a file of lines and, with durable, makes its bytes so. After an
+// error it is not there.
+func (t *Tree) writeLines(name string, blob *storage.BlobRow, lines iter.Seq2[storage.SidecarLine, error], durable bool) (err error) {
 	f, err := t.root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, t.cfg.FileMode)
 	if err != nil {
 		return t.wrap("create", name, err)
@@ -73,7 +75,7 @@ func (t *Tree) writeLines(name string, blob *storage.BlobRow, lines iter.Seq2[st
 	if err := w.Flush(); err != nil {
 		return t.wrap("write", name, err)
 	}
-	if t.cfg.NoSync {
+	if t.cfg.NoSync || !durable {
 		return nil
 	}
 	return t.wrap("sync", name, f.Sync())

@@ -12,18 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/mediabolt/mediabolt/boltindex"
+	"github.com/mediabolt/mediabolt/certify/skip"
 	"github.com/mediabolt/mediabolt/storage"
 )
-
-// skip ends a test that this machine cannot run; where every proof is required
-// it fails instead.
-func skip(t testing.TB, why string) {
-	t.Helper()
-	if os.Getenv("MEDIABOLT_REQUIRE_ALL") != "" {
-		t.Fatal("required here, cannot run: " + why)
-	}
-	t.Skip(why)
-}
 
 // smallDisk is a directory on a filesystem of its own, of 4 MiB: some kernels
 // give files on it 1 MiB at a time.
@@ -36,11 +27,11 @@ func smallDisk(t testing.TB) string {
 func diskOf(t testing.TB, size string) string {
 	t.Helper()
 	if os.Getuid() != 0 {
-		skip(t, "mounting needs root")
+		skip.Proof(t, "mounting needs root")
 	}
 	dir := t.TempDir()
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size="+size+",mode=0700"); err != nil {
-		skip(t, "mount tmpfs: "+err.Error())
+		skip.Proof(t, "mount tmpfs: "+err.Error())
 	}
 	t.Cleanup(func() { require.NoError(t, unix.Unmount(dir, unix.MNT_DETACH)) })
 	return dir

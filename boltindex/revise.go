@@ -56,8 +56,8 @@ func (t *txn) rewrite(before, ref *storage.RefRow) error {
 
 // Move gives a blob another path, durably, and the organization mode of that. The
 // old path becomes an unlink to be done, the new one is none any more, and the whole
-// sidecar is owed. Errors:
-// ErrNotFound, ErrDiskSpace, ErrIO, ErrInDoubt, ErrCorrupted, or ctx's.
+// sidecar is owed. Errors: ErrNotFound, ErrConflict for the path that it has,
+// ErrDiskSpace, ErrIO, ErrInDoubt, ErrCorrupted, or ctx's.
 func (x *Index) Move(ctx context.Context, key storage.BlobKey, path string, mode storage.OrganizationMode) (storage.BlobRow, error) {
 	var blob storage.BlobRow
 	err := x.commit(ctx, &op{do: func(t *txn) (err error) {
@@ -74,6 +74,9 @@ func (t *txn) move(key storage.BlobKey, path string, mode storage.OrganizationMo
 	}
 	if err != nil {
 		return blob, err
+	}
+	if path == blob.Path {
+		return blob, fmt.Errorf("%w: blob %s has the path %q already", storage.ErrConflict, key, path)
 	}
 	before := blob
 	blob.Path, blob.Organization, blob.Ended = path, mode, 0

@@ -43,7 +43,7 @@ type FileStoreConfig struct {
 	DedupScope DedupScope
 	// MaxFileSize bounds one blob, in bytes. Default: 0, no bound.
 	MaxFileSize int64
-	// Quota bounds what the store holds; a Store that would pass it is
+	// Quota bounds what the store holds; a Store or Import that would pass it is
 	// ErrDiskSpace, before a byte is written. It applies to what is stored while it
 	// is set: what is there stays. Default: no bound.
 	Quota Quota

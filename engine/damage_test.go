@@ -15,6 +15,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/mediabolt/mediabolt/certify/skip"
 	"github.com/mediabolt/mediabolt/engine"
 	"github.com/mediabolt/mediabolt/storage"
 )
@@ -47,7 +48,7 @@ func harms() []harm {
 		return func(t *testing.T, name string) {
 			require.NoError(t, os.Remove(name))
 			if err := os.Symlink(target, name); err != nil {
-				skip(t, "symbolic links: "+err.Error())
+				skip.Proof(t, "symbolic links: "+err.Error())
 			}
 		}
 	}
@@ -97,7 +98,7 @@ func makePipe(t *testing.T, name string) {
 	}
 	require.NoError(t, os.Remove(name))
 	if out, err := exec.Command("mkfifo", name).CombinedOutput(); err != nil {
-		skip(t, fmt.Sprintf("mkfifo: %v: %s", err, out))
+		skip.Proof(t, fmt.Sprintf("mkfifo: %v: %s", err, out))
 	}
 }
 
@@ -359,7 +360,7 @@ func TestBlobReplacedByALinkToItsBytes(t *testing.T) {
 	outside := filepath.Join(t.TempDir(), "copy")
 	require.NoError(t, os.Rename(path, outside))
 	if err := os.Symlink(outside, path); err != nil {
-		skip(t, "symbolic links: "+err.Error())
+		skip.Proof(t, "symbolic links: "+err.Error())
 	}
 	_, err := f.Retrieve(context.Background(), ref)
 	require.ErrorIs(t, err, storage.ErrCorrupted, "nothing outside of the base directory is read")

@@ -8,6 +8,7 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/mediabolt/mediabolt/blobs"
 	"github.com/mediabolt/mediabolt/storage"
@@ -38,7 +39,8 @@ const importWorkers = 16
 // references, and Import ends with ErrCorrupted when the rest has been added. What
 // ends it in the middle: ErrCorrupted for an archive that was cut short or damaged
 // in its structure, naming the entry; ErrConflict for a reference whose ID is there
-// with other content or metadata, naming it; ErrVersion, ErrTooLarge, ErrDiskSpace,
+// with other content or metadata, naming it; ErrDiskSpace, as a *LimitError, for what a
+// limit of the configuration has no room for; ErrVersion, ErrTooLarge, ErrDiskSpace,
 // ErrPermission, ErrIO, ErrClosed, r's error, or ctx's. What was added before stays.
 func (f *FileStore) Import(ctx context.Context, r io.Reader) (Imported, error) {
 	s, leave, err := f.enter(ctx)
@@ -135,11 +137,13 @@ func (i *importing) blob(header *tar.Header) (*tar.Header, error) {
 			<-i.slots
 		}
 	}()
-	p, err := i.s.fromReader(i.ctx, i.in, header.Size, nil)
+	begun := time.Now()
+	p, err := i.s.fromReader(i.ctx, i.in, header.Size, i.s.anyTicket())
 	if err != nil {
 		if i.in.err != nil {
 			return nil, i.in.err
 		}
+		i.s.watch.refused(time.Since(begun), err)
 		return nil, fmt.Errorf("archive entry %q: %w", name, err)
 	}
 	in := &ingestion{payload: p}

@@ -142,10 +142,16 @@ func (s *store) ingestMissing(ctx context.Context, in *ingestion, id storage.ID,
 	add.Blob.Organization = s.cfg.Organization
 	add.Blob.Path = path.Join(blobs.Dir(s.cfg.Organization, &ref.Metadata),
 		blobs.FileName(storage.ID{Hash: id.Hash, UUID: name}, in.blob.MimeType))
+	t := s.ticket(&ref.Metadata)
+	defer t.giveBack()
 	if !in.spent && !in.joined {
 		in.spent = true
+		in.payload.ticket = t
 		blob, err := s.add(ctx, in.payload, add)
 		return blob, add, err
+	}
+	if err := t.reserveReference(ctx, in.payload); err != nil {
+		return storage.BlobRow{}, nil, err
 	}
 	blob, there, err := s.share(ctx, add)
 	if err == nil && !there {
@@ -228,7 +234,7 @@ func (in *ingestion) check() error {
 // checkBytes compares the bytes with what is said of them.
 func (in *ingestion) checkBytes() error {
 	p := in.payload
-	if p.spool == "" {
+	if p.spool == "" && p.refused == nil {
 		p.crc = crc32.Checksum(p.data, castagnoli)
 	}
 	switch blob := &in.blob; {

@@ -20,6 +20,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/mediabolt/mediabolt/certify/skip"
 	"github.com/mediabolt/mediabolt/engine"
 	"github.com/mediabolt/mediabolt/storage"
 )
@@ -82,7 +83,7 @@ func TestDeclaredMimeTypeWinsOverTheDataURLs(t *testing.T) {
 func mkfifo(t testing.TB, name string) {
 	t.Helper()
 	if out, err := exec.Command("mkfifo", name).CombinedOutput(); err != nil {
-		skip(t, fmt.Sprintf("mkfifo: %v: %s", err, out))
+		skip.Proof(t, fmt.Sprintf("mkfifo: %v: %s", err, out))
 	}
 }
 
@@ -128,7 +129,7 @@ func TestFilePath(t *testing.T) {
 	t.Run("symbolic link", func(t *testing.T) {
 		link := filepath.Join(dir, "link")
 		if err := os.Symlink(file, link); err != nil {
-			skip(t, err.Error())
+			skip.Proof(t, err.Error())
 		}
 		stores(t, link, "of the caller")
 	})

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -300,6 +301,41 @@ func TestReorganizeSparesWhatIsInItsWay(t *testing.T) {
 		require.NoError(t, os.Remove(inWay))
 		_, err = f.Reorganize(ctx, engine.ReorganizeOptions{})
 		require.NoError(t, err)
+		require.Empty(t, damage(t, f))
+	}
+}
+
+// A path that is free, but of which a removal is still owed, is not used again: what
+// is there when that is paid would go.
+func TestReorganizeLeavesPathsThatAreOwed(t *testing.T) {
+	for _, dedup := range []bool{true, false} {
+		ctx := context.Background()
+		config := unorganized(t, engine.FileStoreConfig{BaseDir: t.TempDir(), EnableDeduplication: dedup}, 1)
+		sidecar := filepath.Join(config.BaseDir, blobFiles(t, config.BaseDir)[0]+".meta")
+		require.NoError(t, os.Remove(sidecar))
+		require.NoError(t, os.MkdirAll(filepath.Join(sidecar, "in the way"), 0o700))
+		setup(t, config, func(f *engine.FileStore) {
+			done, err := f.Reorganize(ctx, engine.ReorganizeOptions{})
+			require.NoError(t, err)
+			require.EqualValues(t, 1, done.Moved)
+		})
+		require.NoFileExists(t, strings.TrimSuffix(sidecar, ".meta"))
+		require.DirExists(t, sidecar, "so its removal is owed")
+
+		config.Organization = storage.OrganizationFlat
+		f := mustOpen(t, config)
+		e := allEntries(t, f, engine.Query{})[0]
+		done, err := f.Reorganize(ctx, engine.ReorganizeOptions{})
+		require.NoError(t, err)
+		if dedup {
+			require.EqualValues(t, 1, done.Moved)
+			require.NotEqual(t, filepath.Base(e.Path), allEntries(t, f, engine.Query{})[0].Path)
+		} else {
+			require.EqualValues(t, 1, done.Failed)
+		}
+		require.NoError(t, os.RemoveAll(sidecar))
+		require.NoError(t, f.Checkpoint(ctx))
+		mustRetrieve(t, f, &e.Reference)
 		require.Empty(t, damage(t, f))
 	}
 }

@@ -79,16 +79,6 @@ func mustRetrieve(t testing.TB, f *engine.FileStore, ref *storage.StorageReferen
 	return data
 }
 
-// skip ends a test that this machine cannot run; where every proof is required
-// it fails instead.
-func skip(t testing.TB, why string) {
-	t.Helper()
-	if os.Getenv("MEDIABOLT_REQUIRE_ALL") != "" {
-		t.Fatal("required here, cannot run: " + why)
-	}
-	t.Skip(why)
-}
-
 func TestSharedBlobOutlivesOneOfItsReferences(t *testing.T) {
 	ctx := context.Background()
 	config := engine.FileStoreConfig{BaseDir: t.TempDir(), EnableDeduplication: true}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/mediabolt/mediabolt/certify/skip"
 	"github.com/mediabolt/mediabolt/engine"
 	"github.com/mediabolt/mediabolt/storage"
 )
@@ -48,7 +49,7 @@ func unprivileged(t *testing.T) bool {
 	out, err := child.CombinedOutput()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
-		skip(t, "run as another user: "+err.Error())
+		skip.Proof(t, "run as another user: "+err.Error())
 	}
 	require.NoError(t, err, "%s", out)
 	require.Contains(t, string(out), "--- PASS: "+t.Name()+" ")
@@ -308,10 +309,10 @@ func TestBaseDirectoryWithoutPermission(t *testing.T) {
 func run(t *testing.T, name string, args ...string) {
 	t.Helper()
 	if os.Getuid() != 0 {
-		skip(t, name+" needs root")
+		skip.Proof(t, name+" needs root")
 	}
 	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
-		skip(t, name+" "+strings.Join(args, " ")+": "+err.Error()+": "+string(out))
+		skip.Proof(t, name+" "+strings.Join(args, " ")+": "+err.Error()+": "+string(out))
 	}
 }
 

@@ -10,17 +10,18 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/mediabolt/mediabolt/certify/disk"
+	"github.com/mediabolt/mediabolt/certify/skip"
 )
 
 // mustStartDisks starts a disk server, or skips the test where that cannot be.
 func mustStartDisks(t *testing.T) *disk.Disks {
 	t.Helper()
 	if err := disk.Missing(); err != nil {
-		skip(t, err.Error())
+		skip.Proof(t, err.Error())
 	}
 	for _, f := range disk.Filesystems() {
 		if err := f.Missing(); err != nil {
-			skip(t, err.Error())
+			skip.Proof(t, err.Error())
 		}
 	}
 	disks, err := disk.Start(t.TempDir())

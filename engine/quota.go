@@ -7,7 +7,7 @@ import (
 )
 
 // Quota bounds what a store holds, in bytes. A zero field is no bound. It is exact,
-// however many store at once: what is stored never passes it, and a Store is
+// however many store and import at once: what is stored never passes it, and a Store is
 // refused only where it does not fit beside what is there. One that would fit but
 // for others that are under way waits for them. Who stores a stream finds out while
 // it is read, at every 256 KiB; if its bytes might be there already, at its end.
@@ -42,7 +42,7 @@ const (
 	LimitFree    Limit = "free"    // MinFreeBytes
 )
 
-// LimitError says that a Store was refused for the sake of a limit of the
+// LimitError says that a Store or an Import was refused for the sake of a limit of the
 // configuration. It is ErrDiskSpace.
 type LimitError struct {
 	Limit Limit

@@ -183,6 +183,7 @@ func TestQuotaRefusesBeforeItWrites(t *testing.T) {
 		})
 	f := mustOpen(t, config)
 	mustStore(t, f, bytesOf(3<<20, 1), storage.MediaMetadata{})
+	archive := archiveOf(t, func(f *engine.FileStore) { mustStore(t, f, bytesOf(2<<20, 5), storage.MediaMetadata{}) })
 	watched.on.Store(true)
 	file := filepath.Join(t.TempDir(), "file")
 	require.NoError(t, os.WriteFile(file, bytesOf(2<<20, 2), 0o600))
@@ -196,6 +197,7 @@ func TestQuotaRefusesBeforeItWrites(t *testing.T) {
 			_, err := f.StoreReader(ctx, bytes.NewReader(bytesOf(2<<20, 4)), storage.MediaInfo{}, storage.MediaMetadata{})
 			return err
 		},
+		"archive": func() error { _, err := f.Import(ctx, bytes.NewReader(archive)); return err },
 	} {
 		require.ErrorIs(t, store(), storage.ErrDiskSpace, name)
 	}

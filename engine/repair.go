@@ -172,7 +172,7 @@ func (r *repair) sidecar(ctx context.Context, item *RepairItem) (why string, err
 	if _, err := r.batch.move(after, item.line(name)); err != nil {
 		return "", err
 	}
-	if err := r.s.replaceSidecar(after, &row); err != nil {
+	if err := r.s.replaceSidecar(after, &row, true); err != nil {
 		return "", err
 	}
 	if err := r.s.faults.reach(ctx, faultWritten); err != nil {

@@ -59,9 +59,11 @@ type Index interface {
 	// whether it did. Then the row's revision is one more. It returns the reference
 	// as it stands, or ErrNotFound.
 	Revise(ctx context.Context, id storage.ID, revise func(ref *storage.RefRow) bool) (storage.RefPair, error)
-	// Move gives a blob another path, not its own, where nothing is and of which nothing
-	// is owed but an Unlink for this, and the organization mode of that, or is ErrNotFound. The old path becomes an Unlink, the new one is
-	// none any more; nothing has ended since.
+	// Move gives a blob another path, where nothing is and of which nothing is owed but
+	// an Unlink for this, and the organization mode of that. The old path becomes an
+	// Unlink, the new one is none any more; nothing has ended since. It is ErrNotFound
+	// for a blob that is not there, ErrConflict for the path that it has: that must not
+	// be owed.
 	Move(ctx context.Context, key storage.BlobKey, path string, mode storage.OrganizationMode) (storage.BlobRow, error)
 	// Touch notes when a blob was read, to be written at some later time.
 	Touch(key storage.BlobKey, at time.Time)
@@ -161,9 +163,10 @@ type Blobs interface {
 	// AppendSidecar and ReadSidecar write and read the mirror of the rows.
 	AppendSidecar(ctx context.Context, blob *storage.BlobRow, lines ...storage.SidecarLine) error
 	ReadSidecar(ctx context.Context, path string) (storage.Sidecar, error)
-	// ReplaceSidecar makes a sidecar anew, all at once, of lines that the first error
-	// ends.
-	ReplaceSidecar(ctx context.Context, blob *storage.BlobRow, lines iter.Seq2[storage.SidecarLine, error]) error
+	// ReplaceSidecar makes a sidecar anew, of lines that the first error ends. With
+	// whole it is all at once, whatever happens; without, a crash before the next
+	// Settle may leave any part of it.
+	ReplaceSidecar(ctx context.Context, blob *storage.BlobRow, lines iter.Seq2[storage.SidecarLine, error], whole bool) error
 	// RenewSidecar sees to it that the next Settle makes durable what a sidecar
 	// holds from an offset on, also where a sync of it has failed.
 	RenewSidecar(ctx context.Context, path string, from int64) error

@@ -196,7 +196,7 @@ func (s *store) completeSidecar(ctx context.Context, key storage.BlobKey, mirror
 		return err
 	}
 	if slices.ContainsFunc(mirrors, func(m storage.Mirror) bool { return m.Whole }) {
-		if err := s.replaceSidecar(ctx, &blob); err != nil {
+		if err := s.replaceSidecar(ctx, &blob, true); err != nil {
 			return err
 		}
 		for _, m := range mirrors {
@@ -271,9 +271,9 @@ func (s *store) appendMissing(ctx context.Context, blob *storage.BlobRow, sideca
 	return true, s.blobs.AppendSidecar(ctx, blob, line)
 }
 
-// replaceSidecar makes the sidecar of a blob anew, of its references as they are. The
-// caller holds the lock of the key.
-func (s *store) replaceSidecar(ctx context.Context, blob *storage.BlobRow) error {
+// replaceSidecar makes the sidecar of a blob anew, of its references as they are, as
+// Blobs.ReplaceSidecar does. The caller holds the lock of the key.
+func (s *store) replaceSidecar(ctx context.Context, blob *storage.BlobRow, whole bool) error {
 	done, err := s.blobs.Prepare(ctx, blob.Path)
 	if err != nil {
 		return err
@@ -287,7 +287,7 @@ func (s *store) replaceSidecar(ctx context.Context, blob *storage.BlobRow) error
 			}
 			first = false
 		}
-	})
+	}, whole)
 }
 
 // sharers is the references to a blob, oldest first.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/mediabolt/mediabolt/certify/skip"
 	"github.com/mediabolt/mediabolt/certify/strict"
 	"github.com/mediabolt/mediabolt/certify/workload"
 	"github.com/mediabolt/mediabolt/engine"
@@ -57,7 +58,7 @@ func strictProof(t *testing.T) strictCuts {
 func requireFUSE(t testing.TB) {
 	t.Helper()
 	if _, err := os.Stat("/dev/fuse"); err != nil || os.Geteuid() != 0 {
-		skip(t, "needs root and /dev/fuse")
+		skip.Proof(t, "needs root and /dev/fuse")
 	}
 }
 

@@ -7,7 +7,7 @@ import (
 	"github.com/mediabolt/mediabolt/storage"
 )
 
-// ticket is what one Store has reserved. A nil ticket is of a store without
+// ticket is what one Store, or one reference of an Import, has reserved. A nil ticket is of a store without
 // limits.
 type ticket struct {
 	l             *limits
@@ -23,6 +23,15 @@ func (s *store) ticket(m *storage.MediaMetadata) *ticket {
 	}
 	_, shares := s.sharedKey(storage.Digest{}, m)
 	return &ticket{l: s.limits, user: m.UserID, session: m.SessionID, shares: shares}
+}
+
+// anyTicket is for bytes that come before it is known whose references they are to
+// have: they may be there already, in whichever scope.
+func (s *store) anyTicket() *ticket {
+	if s.limits == nil {
+		return nil
+	}
+	return &ticket{l: s.limits, shares: true}
 }
 
 // giveBack lets go of all that is reserved.

@@ -86,7 +86,7 @@ func (s *store) renewSidecar(ctx context.Context, key storage.BlobKey) error {
 	} else if err != nil {
 		return err
 	}
-	if err := s.replaceSidecar(ctx, &blob); err != nil {
+	if err := s.replaceSidecar(ctx, &blob, true); err != nil {
 		return err
 	}
 	return s.blobs.Settle(ctx)

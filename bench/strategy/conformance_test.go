@@ -37,7 +37,7 @@ var keptByLossy = []string{
 // refcounts count references that are gone.
 var failedByLossy = []string{
 	"add_unstaged_to_a_blob_that_is_not_there", "blobs_of_scopes", "blobs_of_their_own", "cancelled_contexts", "counters", "debt", "durability",
-	"a_reference_that_counts_several", "every_field_round-trips", "IDs_of_many_references", "lists_by_digest", "model", "move_a_blob", "owe",
+	"a_reference_that_counts_several", "every_field_round-trips", "IDs_of_many_references", "lists_by_digest", "model", "move_a_blob", "move_to_the_path_that_it_has", "owe",
 	"newest_first", "references_by_expiry", "remove_one_of_several", "revise", "settle", "times", "touch",
 	"usage_of_sessions_and_users",
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/mediabolt/mediabolt/certify/faulty"
+	"github.com/mediabolt/mediabolt/certify/skip"
 	"github.com/mediabolt/mediabolt/certify/strict"
 )
 
@@ -21,10 +22,7 @@ func init() { faulty.Main() }
 func mount(t *testing.T) *faulty.Mount {
 	t.Helper()
 	if _, err := os.Stat("/dev/fuse"); err != nil || os.Geteuid() != 0 {
-		if os.Getenv("MEDIABOLT_REQUIRE_ALL") != "" {
-			t.Fatal("required here, cannot run: needs root and /dev/fuse")
-		}
-		t.Skip("needs root and /dev/fuse")
+		skip.Proof(t, "needs root and /dev/fuse")
 	}
 	m, err := faulty.New(t.TempDir())
 	require.NoError(t, err)

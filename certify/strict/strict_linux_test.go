@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/mediabolt/mediabolt/certify/skip"
 	"github.com/mediabolt/mediabolt/certify/strict"
 )
 
@@ -23,10 +24,7 @@ func init() { strict.Main() }
 func mount(t *testing.T) (m *strict.Mount, cut func(after int, c strict.Choice) string) {
 	t.Helper()
 	if _, err := os.Stat("/dev/fuse"); err != nil || os.Geteuid() != 0 {
-		if os.Getenv("MEDIABOLT_REQUIRE_ALL") != "" {
-			require.Fail(t, "no root or no FUSE: this proof is required here")
-		}
-		t.Skip("SKIPPED PROOF: needs root and /dev/fuse")
+		skip.Proof(t, "needs root and /dev/fuse")
 	}
 	record := filepath.Join(t.TempDir(), "events")
 	m, err := strict.New(t.TempDir(), "", record)

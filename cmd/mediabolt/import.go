@@ -19,6 +19,7 @@ import (
 type importing struct {
 	app          *app
 	organization string
+	limits       limitFlags
 }
 
 func (a *app) importCommand() *cobra.Command {
@@ -33,7 +34,10 @@ and labels, files go where the organization of this store puts them.
 What is there already is left alone, so the same archive can be imported again: after
 an interruption that brings the rest, else nothing. An ID that is there with other
 content ends the import and is named. Every byte is checked; damaged files are named
-and left out, with exit code 12. What was added before an error stays.`,
+and left out, with exit code 12. What was added before an error stays.
+
+--quota, --user-quota, --session-quota and --min-free end an import where it would pass
+them; what was imported before stays. They hold for this command alone.`,
 		Example: `  mediabolt import media.tar
   ssh host mediabolt export --session s1 --store /srv/media | mediabolt import
   zstdcat u1.tar.zst | mediabolt import --store ~/copy`,
@@ -51,6 +55,7 @@ and left out, with exit code 12. What was added before an error stays.`,
 		},
 	}
 	cmd.Flags().StringVar(&i.organization, "organization", "", "`MODE` of the directories of new files: flat, by-conversation, by-session (default) or by-run")
+	i.limits.addTo(cmd)
 	if err := cmd.RegisterFlagCompletionFunc("organization", cobra.FixedCompletions(modeNames(), cobra.ShellCompDirectiveNoFileComp)); err != nil {
 		panic(err) // the flag is the one above
 	}
@@ -72,6 +77,9 @@ func (i *importing) run(ctx context.Context, name string) error {
 	if mode != "" && mode.Validate() != nil {
 		return usagef("--organization %q: want one of %s", i.organization, strings.Join(modeNames(), ", "))
 	}
+	if err := i.limits.check(); err != nil {
+		return err
+	}
 	in := interruptible(ctx, i.app.stdin)
 	if name != standardInput {
 		f, err := os.Open(name)
@@ -86,7 +94,10 @@ func (i *importing) run(ctx context.Context, name string) error {
 		return err
 	}
 	fresh := !isStore(dir)
-	return i.app.withStore(ctx, engine.FileStoreConfig{EnableDeduplication: true, Organization: mode}, func(store *engine.FileStore) error {
+	config := engine.FileStoreConfig{
+		EnableDeduplication: true, Organization: mode, Quota: i.limits.quota, MinFreeBytes: i.limits.minFree,
+	}
+	return i.app.withStore(ctx, config, func(store *engine.FileStore) error {
 		if fresh {
 			i.app.note("made a new store in %s", dir)
 		}

@@ -64,6 +64,7 @@ func Run(t *testing.T, open func(t *testing.T, dir string) engine.Index) {
 		{"end what is due", testEnd},
 		{"move a blob", testMove},
 		{"move to the name of another reference", testMoveNamed},
+		{"move to the path that it has", testMoveNowhere},
 		{"debt", testDebt},
 		{"settle", testSettle},
 		{"owe", testOwe},

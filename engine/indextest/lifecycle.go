@@ -281,6 +281,21 @@ func testMoveNamed(f *fixture) {
 	require.Equal(f.t, uuidsOf(ids[1:]), uuids(f.refs(storage.RefFilter{Digest: digestOf("a")}, 2)))
 }
 
+// testMoveNowhere gives a blob the path that it has: its file must not come to be owed
+// as one to be removed.
+func testMoveNowhere(f *fixture) {
+	f.mustAdd("a", storage.MediaMetadata{})
+	f.mustRemove(f.mustAdd("a", storage.MediaMetadata{}))
+	row := f.mustBlob(keyOf("a"))
+	before := f.snapshot()
+	_, err := f.x.Move(f.ctx, row.Key, row.Path, storage.OrganizationByConversation)
+	require.ErrorIs(f.t, err, storage.ErrConflict)
+	require.Equal(f.t, before, f.snapshot())
+	f.reopen()
+	require.Equal(f.t, before, f.snapshot())
+	require.NotContains(f.t, f.debt().Unlinks, storage.Unlink{Path: row.Path})
+}
+
 var modelTimes = rapid.Custom(func(r *rapid.T) time.Time {
 	if n := rapid.IntRange(-2, 6).Draw(r, "hour"); n > 0 {
 		return creation(0).Add(time.Duration(n) * time.Hour)

@@ -67,6 +67,9 @@ func (c *change) move(key storage.BlobKey, path string, mode storage.Organizatio
 	if err != nil {
 		return blob, err
 	}
+	if path == blob.Path {
+		return blob, fmt.Errorf("%w: blob %s has the path %q already", storage.ErrConflict, key, path)
+	}
 	before := blob
 	blob.Path, blob.Organization, blob.Ended = path, mode, 0
 	owed, named := storage.WholeMirror(&blob)

@@ -227,6 +227,9 @@ func (x *Index) Move(ctx context.Context, key storage.BlobKey, path string, mode
 		} else if err != nil {
 			return err
 		}
+		if path == before.Path {
+			return fmt.Errorf("%w: blob %s has the path %q already", storage.ErrConflict, key, path)
+		}
 		if blob, err = scanBlob(x.writer.prepared[sqlMove].QueryRow([]byte(key), path, string(mode))); err != nil {
 			return err
 		}
