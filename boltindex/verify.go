@@ -8,8 +8,8 @@ import (
 	"github.com/mediabolt/mediabolt/storage"
 )
 
-// countPage bounds the blobs whose references are counted in one pass, and so
-// the memory of Verify: about 25 MiB.
+// countPage bounds the blobs whose references are counted in one pass where something
+// is wrong, and so the memory of Verify: about 25 MiB.
 const countPage = 1 << 16
 
 // maxFindings bounds what Verify reports of one kind of scan: past that the
@@ -35,7 +35,13 @@ func (x *Index) Verify(ctx context.Context) ([]storage.Finding, error) {
 		return a.findings, ctx.Err() // rows of a damaged tree say nothing
 	}
 	err = x.view(func(r *rows) error {
-		for _, step := range [...]func(*rows) error{a.blobs, a.refs, a.lists, a.mirrors, a.totals, a.usage} {
+		if err := a.mirrors(r); err != nil {
+			return err
+		}
+		if whole, err := (&tally{ctx: ctx}).whole(r); whole || err != nil {
+			return err
+		}
+		for _, step := range [...]func(*rows) error{a.blobs, a.refs, a.lists, a.totals, a.usage} {
 			if err := step(r); err != nil {
 				return err
 			}
@@ -115,7 +121,11 @@ func (x *Index) checkLog() error {
 	return err
 }
 
-// audit is one run of Verify, in one read transaction.
+// listBuckets are the lists that references are in.
+var listBuckets = [...]bucket{bucketByDigest, bucketBySession, bucketByConversation, bucketByRun, bucketByUser, bucketByExpiry}
+
+// audit is one run of Verify, in one read transaction. It looks row by row for what is
+// wrong, once a tally has said that something is.
 type audit struct {
 	ctx      context.Context
 	findings []storage.Finding
@@ -204,7 +214,7 @@ func (a *audit) refs(r *rows) error {
 // lists checks that the lists hold nothing beyond what refs has seen in them.
 func (a *audit) lists(r *rows) error {
 	var entries int64
-	for _, list := range [...]bucket{bucketByDigest, bucketBySession, bucketByConversation, bucketByRun, bucketByUser, bucketByExpiry} {
+	for _, list := range listBuckets {
 		for k := range r.from(list, nil) {
 			if err := a.ctx.Err(); err != nil {
 				return err

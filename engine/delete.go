@@ -63,12 +63,8 @@ func (s *store) delete(ctx context.Context, id storage.ID) (storage.Removal, err
 // payRemoval does to the tree what a committed removal owes.
 func (s *store) payRemoval(ctx context.Context, id storage.UUID, r *storage.Removal) {
 	s.limits.freed()
-	if r.Counted {
-		s.mirror(ctx, &r.Blob, &storage.SidecarLine{Ref: &r.Ref})
-		return
-	}
 	if !r.Last {
-		s.mirror(ctx, &r.Blob, &storage.SidecarLine{Deleted: id})
+		s.mirror(ctx, &r.Blob, removalLine(id, r))
 		return
 	}
 	u := owedUnlink{key: r.Blob.Key, path: r.Blob.Path}
@@ -81,6 +77,14 @@ func (s *store) payRemoval(ctx context.Context, id storage.UUID, r *storage.Remo
 		return
 	}
 	s.ledger.payUnlink(u.path)
+}
+
+// removalLine is what a sidecar is to say of a removal that left its blob.
+func removalLine(id storage.UUID, r *storage.Removal) *storage.SidecarLine {
+	if r.Counted {
+		return &storage.SidecarLine{Ref: &r.Ref}
+	}
+	return &storage.SidecarLine{Deleted: id}
 }
 
 func (s *store) unlink(ctx context.Context, u owedUnlink) error {

@@ -157,6 +157,9 @@ func (s *store) ingestMissing(ctx context.Context, in *ingestion, id storage.ID,
 	if err == nil && !there {
 		err = fmt.Errorf("%w: its bytes were deleted meanwhile: import again", storage.ErrNotFound)
 	}
+	if err == nil {
+		s.mirror(context.WithoutCancel(ctx), &blob, &storage.SidecarLine{Ref: &add.Ref})
+	}
 	return blob, add, err
 }
 

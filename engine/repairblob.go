@@ -198,7 +198,7 @@ func (r *repair) end(ctx context.Context, reference string) error {
 		return err
 	}
 	if !removal.Last {
-		r.s.mirror(ctx, &removal.Blob, &storage.SidecarLine{Deleted: id.UUID})
+		r.s.mirrorLocked(&removal.Blob, removalLine(id.UUID, &removal))
 		return nil
 	}
 	u := owedUnlink{key: removal.Blob.Key, path: removal.Blob.Path}

@@ -33,11 +33,21 @@ func (l *sidecarLine) mirror() storage.Mirror {
 }
 
 // mirror has a line written to a blob's sidecar by the next checkpoint. Until
-// that is durable the index's debt stands for it.
+// that is durable the index's debt stands for it. The caller must not hold the lock
+// of the blob's key, which a line takes that finds no room.
 func (s *store) mirror(ctx context.Context, blob *storage.BlobRow, line *storage.SidecarLine) {
 	l := sidecarLine{*blob, *line}
 	if !s.ledger.addLine(l) {
 		s.writeLines(ctx, []sidecarLine{l})
+	}
+}
+
+// mirrorLocked is mirror for callers that hold the lock of the key: a line that finds
+// no room is owed, as one that could not be written.
+func (s *store) mirrorLocked(blob *storage.BlobRow, line *storage.SidecarLine) {
+	l := sidecarLine{*blob, *line}
+	if !s.ledger.addLine(l) {
+		s.ledger.oweMirror(l.mirror())
 	}
 }
 

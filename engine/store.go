@@ -146,6 +146,16 @@ func (s *store) addition(p *payload, declared storage.MediaInfo, metadata storag
 // add adds a reference to the blob that has these bytes, or stores them. When
 // it returns an error, nothing of them is left.
 func (s *store) add(ctx context.Context, p *payload, add *storage.Addition) (storage.BlobRow, error) {
+	blob, err := s.place(ctx, p, add)
+	if err == nil {
+		s.mirror(context.WithoutCancel(ctx), &blob, &storage.SidecarLine{First: add.Staged, Ref: &add.Ref})
+	}
+	return blob, err
+}
+
+// place is add without the line of the sidecar, which may have to be written under
+// the lock of the blob's key and so waits until that is free.
+func (s *store) place(ctx context.Context, p *payload, add *storage.Addition) (storage.BlobRow, error) {
 	if err := p.ticket.reserveReference(ctx, p); err != nil {
 		return storage.BlobRow{}, errors.Join(err, s.drop(ctx, p))
 	}
@@ -222,8 +232,8 @@ func (s *store) dropShared(ctx context.Context, p *payload) {
 	}
 }
 
-// share adds a reference to a blob whose row and file are there. there is false
-// when the bytes have to be staged: they are new, or the file is missing or not
+// share adds a reference to a blob whose row and file are there, whose line is left
+// to the caller. there is false when the bytes have to be staged: they are new, or the file is missing or not
 // as it was, and then blob is its row.
 func (s *store) share(ctx context.Context, add *storage.Addition) (blob storage.BlobRow, there bool, err error) {
 	blob, err = s.index.Blob(ctx, add.Blob.Key)
@@ -245,12 +255,11 @@ func (s *store) share(ctx context.Context, add *storage.Addition) (blob storage.
 	} else if err != nil {
 		return blob, false, err
 	}
-	s.mirror(context.WithoutCancel(ctx), &blob, &storage.SidecarLine{Ref: &add.Ref})
 	return blob, true, nil
 }
 
-// insert brings bytes to disk, at the path target: stage, sync, commit, publish,
-// mirror. The caller holds the lock of the key.
+// insert brings bytes to disk, at the path target: stage, sync, commit, publish.
+// The caller holds the lock of the key.
 func (s *store) insert(ctx context.Context, p *payload, add *storage.Addition, target string) (storage.BlobRow, error) {
 	select {
 	case s.slots <- struct{}{}:
@@ -296,11 +305,7 @@ func (s *store) insert(ctx context.Context, p *payload, add *storage.Addition, t
 		return storage.BlobRow{}, errors.Join(err, s.undo(after, add, &blob))
 	}
 	published = true
-	if err := s.faults.reach(ctx, faultPublished); err != nil {
-		return blob, err
-	}
-	s.mirror(after, &blob, &storage.SidecarLine{First: true, Ref: &add.Ref})
-	return blob, nil
+	return blob, s.faults.reach(ctx, faultPublished)
 }
 
 // stage stages a payload under its key. After an error nothing of it is left.
@@ -342,11 +347,12 @@ func (s *store) undo(ctx context.Context, add *storage.Addition, blob *storage.B
 	if !joined {
 		err = s.blobs.Discard(ctx, blob.Key)
 	}
+	// The caller holds the key's lock, which payRemoval would wait for.
 	if !removal.Last {
-		s.payRemoval(ctx, id.UUID, &removal)
+		s.limits.freed()
+		s.mirrorLocked(&removal.Blob, removalLine(id.UUID, &removal))
 		return err
 	}
-	// The caller holds the key's lock, which payRemoval would wait for.
 	u := owedUnlink{key: blob.Key, path: blob.Path}
 	if err := errors.Join(err, s.blobs.Remove(ctx, blob.Key, blob.Path)); err != nil {
 		s.ledger.oweUnlink(u)

@@ -18,7 +18,7 @@ const doubtsAtOnce = 256
 func (v *verification) tree() error {
 	v.step = VerifyTree
 	var unnamed []storage.TreeFile
-	litter := ""
+	litter, last := "", "" // last is the blob that was named last: its sidecar follows it
 	for file, err := range v.s.blobs.Files(v.ctx) {
 		if err != nil {
 			return err
@@ -37,11 +37,16 @@ func (v *verification) tree() error {
 			continue
 		}
 		v.ours++
-		named, err := v.named(&file)
-		if err != nil {
-			return err
+		if file.Sidecar && file.Blob == last {
+			continue
 		}
-		if !named {
+		named, err := v.named(&file)
+		switch {
+		case err != nil:
+			return err
+		case named:
+			last = file.Blob
+		default:
 			unnamed = append(unnamed, file)
 		}
 		if len(unnamed) == doubtsAtOnce {
@@ -86,9 +91,9 @@ func (v *verification) named(file *storage.TreeFile) (bool, error) {
 
 // namedFrom says whether a row names a file whose key begins with a prefix.
 func (v *verification) namedFrom(prefix string, file *storage.TreeFile) (bool, error) {
-	// Just before the first key with that prefix.
+	// Just before the first key with that prefix, which most often is the one.
 	for after := storage.BlobKey(prefix); ; {
-		page, err := v.s.index.Blobs(v.ctx, after, 8)
+		page, err := v.s.index.Blobs(v.ctx, after, 1)
 		if err != nil {
 			return false, err
 		}

@@ -30,6 +30,9 @@ const (
 	Mixed     = "mixed"        // nine reads to a store
 	List      = "list"         // the first references of a session
 	Opening   = "opening"      // of the store: after Close, and after kill -9
+	Verify    = "verify"       // once, of a whole store, with the bytes of all blobs
+	Backup    = "backup"       // once, of a whole store, with hard links
+	Rebuild   = "rebuild"      // once, of the index of a whole store, from the sidecars
 )
 
 // Operations of floors.
@@ -99,6 +102,8 @@ func (c *Cell) Rows() bench.Rows {
 // only references with files, an index alone uses only those without.
 func (c *Cell) LeavesFor(next *Cell) bool {
 	switch {
+	case c.isPass() || next.isPass(): // which leaves the store as it was
+		return c.isPass() && next.isPass() && c.Refs == next.Refs && c.Size == next.Size
 	case c.Refs < Large || c.Index != next.Index || c.Rows() != next.Rows():
 		return false
 	case c.Scope == Index:

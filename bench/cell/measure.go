@@ -44,6 +44,9 @@ func measure(ctx context.Context, c *Cell, dir string) (*Result, error) {
 	if c.Op == Opening {
 		return measureOpening(ctx, c, dir)
 	}
+	if c.isPass() {
+		return measurePass(ctx, c, dir)
+	}
 	s, err := open(ctx, c, dir)
 	if err != nil {
 		return nil, err

@@ -39,6 +39,9 @@ func small() []plan.Series {
 		{Scope: cell.Index, Op: cell.DeleteOld, Size: 4096, Writers: 4, Refs: 2000, Index: "pebble", Time: d},
 		{Scope: cell.Engine, Op: cell.DeleteOld, Size: 4096, Writers: 4, Refs: 3000, Index: "boltindex", Time: d},
 		{Scope: cell.Engine, Op: cell.StoreText, Size: 4096, Writers: 4, Dup: 50, Index: "boltindex", Time: d},
+		{Scope: cell.Engine, Op: cell.Verify, Size: 1024, Writers: 1, Refs: 500, Index: "boltindex", Time: d},
+		{Scope: cell.Engine, Op: cell.Backup, Size: 1024, Writers: 1, Refs: 500, Index: "boltindex", Time: d},
+		{Scope: cell.Engine, Op: cell.Rebuild, Size: 1024, Writers: 1, Refs: 500, Index: "boltindex", Time: d},
 	}
 	for i := range cells {
 		cells[i].Series = "small"
@@ -97,6 +100,10 @@ func TestRunResumes(t *testing.T) {
 	require.Less(t, lines[4].References, int64(2000))
 	require.Less(t, lines[5].References, int64(3000))
 	require.Negative(t, lines[5].Stored)
+	for _, l := range lines[7:] {
+		require.EqualValues(t, 500, l.References, l.Cell.Name())
+		require.Positive(t, l.HeapLive, l.Cell.Name())
+	}
 }
 
 // scripted is a run whose cells fail where the op is Open, and take no time.

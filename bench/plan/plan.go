@@ -46,7 +46,8 @@ func Profile(name string) ([]Series, error) {
 			growth([]string{"json-nosync"}, 0, 10_000),
 			growth([]string{ours, "pebble"}, 0, 10_000, 100_000),
 			whole(0, 10_000),
-			opening([]string{ours}, 0, 100_000)), nil
+			opening([]string{ours}, 0, 100_000),
+			upkeep(10_000)), nil
 	case "full": // at most 40
 		return finish(2*time.Second,
 			writers(all, 1, 16, 64, 256),
@@ -58,6 +59,7 @@ func Profile(name string) ([]Series, error) {
 			growth([]string{"bbolt-batch", "pebble", "badger"}, 1_000_000),
 			opening(durable, 0, 100_000),
 			whole(0, 100_000),
+			upkeep(10_000, 100_000),
 			whole(1_000_000), opening([]string{ours}, 1_000_000), growth([]string{ours}, 1_000_000)), nil
 	case "scale": // 10 million references, at most 40
 		return finish(5*time.Second,
@@ -202,6 +204,20 @@ func opening(indexes []string, refs ...int) Series {
 	for _, index := range indexes {
 		for _, n := range refs {
 			s.Cells = append(s.Cells, cell.Cell{Scope: cell.Engine, Op: cell.Opening, Size: 4 * kib, Writers: 64, Refs: n, Index: index})
+		}
+	}
+	return s
+}
+
+// upkeep: what does it take to go over all of a store?
+func upkeep(refs ...int) Series {
+	s := Series{
+		Name: "upkeep", Question: "How long, and in how much memory, is all of a store verified, backed up, and its index rebuilt?",
+		Omits: "the other indexes, and a million blobs: to make their two million files takes more than all else",
+	}
+	for _, n := range refs {
+		for _, op := range []string{cell.Verify, cell.Backup, cell.Rebuild} {
+			s.Cells = append(s.Cells, cell.Cell{Scope: cell.Engine, Op: op, Size: kib, Writers: 1, Refs: n, Index: ours})
 		}
 	}
 	return s

@@ -57,7 +57,7 @@ func TestFullHasEveryDimension(t *testing.T) {
 			}
 		}
 	}
-	for _, op := range []string{cell.Store, cell.StoreText, cell.Retrieve, cell.Open, cell.DeleteOld, cell.Mixed, cell.List, cell.Opening} {
+	for _, op := range []string{cell.Store, cell.StoreText, cell.Retrieve, cell.Open, cell.DeleteOld, cell.Mixed, cell.List, cell.Opening, cell.Verify, cell.Backup, cell.Rebuild} {
 		require.True(t, ops[op], op)
 	}
 	for _, c := range []struct {

@@ -39,9 +39,8 @@ func page(lines []driver.Line, plots []plotted) []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "# Measured: profile %s\n\n", lines[0].Profile)
 	origins(&b, lines)
-	fmt.Fprintf(&b, "\nWrites are durable, except for `json-nosync`. Every cell ran in a process of its own, with GOGC=1600, in turn: "+
+	fmt.Fprintf(&b, "\nWrites are durable, except for `json-nosync`. Every cell ran in a process of its own, with GOGC=1600 (100 for upkeep), in turn: "+
 		"what else the machine did met some and not others, so small differences mean nothing. Latencies are those of a closed loop.\n")
-	fmt.Fprintf(&b, "There is no rebuild of an index yet, so none was timed.\n")
 	for _, p := range plots {
 		fmt.Fprintf(&b, "\n![%s](%s)\n", p.title, p.file)
 	}
@@ -50,6 +49,7 @@ func page(lines []driver.Line, plots []plotted) []byte {
 	ahead(&b, lines)
 	rivals(&b, lines)
 	openings(&b, lines)
+	upkeep(&b, lines)
 	questions(&b, lines)
 	cells(&b, lines)
 	return b.Bytes()
@@ -245,13 +245,30 @@ func openings(b *bytes.Buffer, lines []driver.Line) {
 	}
 }
 
+// passes are the operations that go over a whole store once.
+var passes = []string{cell.Verify, cell.Backup, cell.Rebuild}
+
+func upkeep(b *bytes.Buffer, lines []driver.Line) {
+	isPass := func(l driver.Line) bool { return slices.Contains(passes, l.Cell.Op) }
+	if !slices.ContainsFunc(lines, isPass) {
+		return
+	}
+	fmt.Fprint(b, "\n## Upkeep\n\n| pass | references | seconds | per second | heap live, peak MiB | RSS MiB |\n|---|--:|--:|--:|--:|--:|\n")
+	for i := range lines {
+		if l := &lines[i]; isPass(*l) {
+			fmt.Fprintf(b, "| %s | %d | %.1f | %.0f | %d, %d | %d |\n",
+				l.Cell.Op, l.References, l.Seconds, l.PerSecond, l.HeapLive>>20, l.HeapPeak>>20, l.RSSPeak>>20)
+		}
+	}
+}
+
 func cells(b *bytes.Buffer, lines []driver.Line) {
 	fmt.Fprint(b, "\n## Every cell\n\nWritten: by the device, per byte of new blobs. ops/commit: counted by the index, or (s) by its Sync hook.\n\n"+
 		"| series | cell | per second | p50 | p95 | p99 | p99.9 | allocs/op | heap live, peak MiB | RSS MiB | written | index B/ref | commits/s | ops/commit |\n"+
 		"|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n")
 	for i := range lines {
 		l := &lines[i]
-		if l.Cell.Op == cell.Opening {
+		if l.Cell.Op == cell.Opening || slices.Contains(passes, l.Cell.Op) {
 			continue
 		}
 		rate, per := "", ""
