@@ -123,6 +123,10 @@ func TestStrictCutsOfRetention(t *testing.T) { strictCutsOf(t, workload.RunReten
 // other, and has what was acknowledged.
 func TestStrictCutsOfCompactions(t *testing.T) { strictCutsOf(t, workload.RunCompaction, 6) }
 
+// After a cut at any event of a workload that loses and rebuilds its index, the store has
+// every reference with all that it had, and the damaged index is set aside.
+func TestStrictCutsOfRebuilds(t *testing.T) { strictCutsOf(t, workload.RunRebuild, 10) }
+
 // strictCutsOf cuts a workload after each of its events, or after one of some but for
 // the long and the short form.
 func strictCutsOf(t *testing.T, use func(context.Context, workload.Target, uint64, *workload.Journal) error, some int) {
