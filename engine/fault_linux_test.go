@@ -285,7 +285,7 @@ func runFaultIn(t *testing.T, is error, sync syncMode, use func(*faultRun)) (tol
 	t.Helper()
 	dir, err := os.MkdirTemp(scratchDir, "mediabolt-")
 	require.NoError(t, err)
-	mount, err := faulty.New(dir)
+	mount, err := faulty.New(dir, "")
 	require.NoError(t, err)
 	defer func() { require.NoError(t, errors.Join(mount.Close(), os.Remove(dir))) }()
 	r := &faultRun{mount: mount, is: is, journal: workload.NewJournal(nil, nil),
