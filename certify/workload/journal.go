@@ -37,6 +37,11 @@ const (
 	// anew.
 	KindLose    Kind = "lose"
 	KindRebuild Kind = "rebuild"
+	// Other stores are made by these, beside the store.
+	KindBackup  Kind = "backup"
+	KindRestore Kind = "restore"
+	KindExport  Kind = "export"
+	KindImport  Kind = "import"
 	// KindRefused is a deletion of what is held. It is acknowledged where it is
 	// refused for that.
 	KindRefused Kind = "refused"

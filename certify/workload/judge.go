@@ -99,6 +99,7 @@ func Judge(ctx context.Context, target Target, journal *Journal) (*Verdict, erro
 	j.verdict.closed[1] = j.now()
 	j.compareErasures()
 	j.again(ctx)
+	j.copies(ctx)
 	return &j.verdict, ctx.Err()
 }
 
@@ -389,7 +390,7 @@ func (j *Journal) Settle(v *Verdict) {
 			if v.holds[op.Hold] == (op.Kind == KindHold) {
 				outcome = OutcomeAcknowledged
 			}
-		case op.Kind == KindHarm, op.Kind == KindRefused, op.Kind == KindReorganize, op.Kind == KindAdopt, op.Kind == KindCompact, op.Kind == KindRebuild:
+		case op.Kind == KindHarm, op.Kind == KindRefused, op.Kind == KindReorganize, op.Kind == KindAdopt, op.Kind == KindCompact, op.Kind == KindRebuild, op.isCopy():
 			outcome = OutcomeAcknowledged
 		}
 		j.end(op.Number, ref, outcome, nil, v.seen)
