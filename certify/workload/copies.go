@@ -3,6 +3,8 @@ package workload
 import (
 	"bytes"
 	"context"
+	"io"
+	"os"
 	"sync"
 
 	"github.com/mediabolt/mediabolt/engine"
@@ -36,7 +38,7 @@ func RunRestore(ctx context.Context, target Target, seed uint64, journal *Journa
 		_ = s.client.Backup(ctx, target, engine.BackupOptions{}) // the journal has the error
 		_ = s.client.Erase(ctx, doomedSession, doomed)
 	})
-	_ = s.restore(ctx)
+	_ = target.Restore(ctx, journal)
 	return ctx.Err()
 }
 
@@ -47,11 +49,9 @@ func RunImport(ctx context.Context, target Target, seed uint64, journal *Journal
 	s.session(ctx, engine.FileStoreConfig{EnableDeduplication: true}, func(ctx context.Context) {
 		s.various(ctx)
 		s.putReader(ctx, s.content(longStream), Place{Session: "long"})
-		n := s.journal.Begin(Op{Kind: KindExport})
-		_, err := s.client.Store.Export(ctx, &archive, engine.Query{})
-		s.journal.End(n, "", err)
+		_ = s.client.Export(ctx, &archive) // the journal has the error
 	})
-	_ = s.load(ctx, archive.Bytes())
+	_ = target.Import(ctx, journal, archive.Bytes())
 	return ctx.Err()
 }
 
@@ -93,13 +93,25 @@ func (c *Client) Backup(ctx context.Context, target Target, opts engine.BackupOp
 	return err
 }
 
-// restore makes another store of the backup.
-func (s *script) restore(ctx context.Context) error {
-	n := s.journal.Begin(Op{Kind: KindRestore})
-	_, err := s.target.restore(ctx)
-	s.journal.End(n, "", err)
+// Export writes all references into an archive.
+func (c *Client) Export(ctx context.Context, to io.Writer) error {
+	n := c.Journal.Begin(Op{Kind: KindExport})
+	_, err := c.Store.Export(ctx, to, engine.Query{})
+	c.Journal.End(n, "", err)
 	return err
 }
+
+// Restore makes another store of the backup, beside the store. ErrCorrupted is that blobs
+// of the backup could not be read: then it is whole without them.
+func (t *Target) Restore(ctx context.Context, journal *Journal) error {
+	n := journal.Begin(Op{Kind: KindRestore})
+	_, err := t.restore(ctx)
+	journal.End(n, "", err)
+	return err
+}
+
+// RemoveRestored removes what was restored.
+func (t *Target) RemoveRestored() error { return os.RemoveAll(t.beside(besideRestored).Dir) }
 
 // restore makes another store of the backup beside the store of a target, without what was
 // erased in that since.
@@ -108,11 +120,11 @@ func (t *Target) restore(ctx context.Context) (engine.Backup, error) {
 	return engine.Restore(ctx, t.beside(besideBackup).Dir, t.beside(besideRestored).Dir, opts)
 }
 
-// load imports an archive into another store.
-func (s *script) load(ctx context.Context, archive []byte) error {
-	n := s.journal.Begin(Op{Kind: KindImport})
-	err := s.target.load(ctx, archive)
-	s.journal.End(n, "", err)
+// Import imports an archive into another store, beside the store.
+func (t *Target) Import(ctx context.Context, journal *Journal, archive []byte) error {
+	n := journal.Begin(Op{Kind: KindImport})
+	err := t.load(ctx, archive)
+	journal.End(n, "", err)
 	return err
 }
 

@@ -38,14 +38,12 @@ func none(*Op) bool { return false }
 // erasing says whether an operation is an erasure or a part of one.
 func erasing(o *Op) bool { return o.Kind == KindErase || o.Part != 0 }
 
-// without is the journal without operations of some kinds.
-func (j *Journal) without(kinds ...Kind) *Journal {
+// withoutHolds is the journal of a store into which what this one has was imported.
+func withoutHolds(j *Journal) *Journal {
 	view := NewJournal(nil, nil)
 	for _, op := range j.Ops() {
-		for _, kind := range kinds {
-			if op.Kind == kind {
-				op = Op{Number: op.Number, Outcome: OutcomeFailed}
-			}
+		if op.Kind == KindHold || op.Kind == KindRelease || op.Kind == KindRefused {
+			op = Op{Number: op.Number, Outcome: OutcomeFailed}
 		}
 		view.ops = append(view.ops, op)
 	}
@@ -142,12 +140,14 @@ func (j *judge) imported(ctx context.Context) {
 	if made == nil && tried == nil {
 		return
 	}
-	imported, all := j.target.beside(besideImported), j.present().without(KindHold, KindRelease, KindRefused)
+	exported, _ := j.last(KindExport)
+	imported, archived := j.target.beside(besideImported), withoutHolds(j.journal.at(exported, none))
 	if made == nil {
-		j.whole(ctx, "store that was imported into", imported, tried, all.maybe())
+		archived = archived.maybe()
 	} else {
-		j.whole(ctx, "store that was imported into", imported, nil, all)
+		tried = nil // adds what is there
 	}
+	j.whole(ctx, "store that was imported into", imported, tried, archived)
 	var archive bytes.Buffer
 	f, err := j.open(ctx)
 	if err == nil {
@@ -161,7 +161,7 @@ func (j *judge) imported(ctx context.Context) {
 		j.add("an import that was interrupted goes on", 0, "", "%v", err)
 		return
 	}
-	j.whole(ctx, "store after another import", imported, nil, all)
+	j.whole(ctx, "store after another import", imported, nil, withoutHolds(j.present()))
 }
 
 // whole judges a store against the journals of which it may be one, and says whether it
@@ -204,11 +204,11 @@ func (j *judge) whole(ctx context.Context, what string, target Target, tried *Op
 }
 
 // added says whether a violation is of what a backup adds that has not come to its end: an
-// index of its own, and files of blobs that the earlier one does not name.
+// index of its own, a marker, and files of blobs that the earlier one does not name.
 func added(v Violation) bool {
 	switch v.Promise {
 	case "nothing is left over":
-		return strings.Contains(v.Detail, "/backup.new/")
+		return strings.Contains(v.Detail, "/backup.new/") || strings.Contains(v.Detail, "/backup.json.tmp ")
 	case "the verification finds nothing":
 		return strings.HasPrefix(v.Detail, string(storage.FindingOrphan))
 	}

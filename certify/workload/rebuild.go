@@ -5,12 +5,14 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"os"
 	"path"
 	"path/filepath"
 	"strings"
 
 	"github.com/mediabolt/mediabolt/engine"
+	"github.com/mediabolt/mediabolt/storage"
 )
 
 // RunRebuild is a workload in which the index is lost once and damaged once, and
@@ -18,9 +20,9 @@ import (
 func RunRebuild(ctx context.Context, target Target, seed uint64, journal *Journal) error {
 	s := newScript(target, seed, journal)
 	s.session(ctx, engine.FileStoreConfig{EnableDeduplication: true}, s.various)
-	for _, lose := range []func(string) error{removeIndex, damageIndex} {
-		_ = s.lose(lose) // the journal has the error
-		_ = s.rebuild(ctx)
+	for _, lose := range []func(*Journal) error{target.LoseIndex, target.DamageIndex} {
+		_ = lose(journal) // which has the error
+		_ = target.Rebuild(ctx, journal)
 		s.session(ctx, engine.FileStoreConfig{EnableDeduplication: true}, s.various)
 	}
 	return ctx.Err()
@@ -45,24 +47,43 @@ func (s *script) various(ctx context.Context) {
 	_ = s.client.Hold(ctx, Held{"of " + changed, engine.HoldTarget{Kind: engine.HoldReference, ID: changed}})
 }
 
-// lose does something to the index of the store, which is closed.
-func (s *script) lose(do func(index string) error) error {
-	n := s.journal.Begin(Op{Kind: KindLose})
-	index := filepath.Join(s.target.Dir, controlDir, indexFile)
+// LoseIndex removes the index of the store, which is closed, durably.
+func (t *Target) LoseIndex(journal *Journal) error { return t.lose(journal, os.Remove) }
+
+// DamageIndex damages the index of the store, which is closed, durably.
+func (t *Target) DamageIndex(journal *Journal) error { return t.lose(journal, damageIndex) }
+
+func (t *Target) lose(journal *Journal, do func(index string) error) error {
+	n := journal.Begin(Op{Kind: KindLose})
+	index := filepath.Join(t.Dir, controlDir, indexFile)
 	err := errors.Join(do(index), syncPath(filepath.Dir(index)))
 	digest, e := digestOf(index)
 	if !errors.Is(e, os.ErrNotExist) {
 		err = errors.Join(err, e)
 	}
-	s.journal.endLose(n, digest, err)
+	journal.endLose(n, digest, err)
 	return err
 }
 
-// rebuild makes the index of the store anew.
-func (s *script) rebuild(ctx context.Context) error {
-	n := s.journal.Begin(Op{Kind: KindRebuild})
-	_, err := engine.Rebuild(ctx, s.target.config(engine.FileStoreConfig{EnableDeduplication: true}), engine.RebuildOptions{Deep: true})
-	s.journal.End(n, "", err)
+// ErrDamage is that a Rebuild has found damage.
+var ErrDamage = errors.New("the rebuild has found damage")
+
+// Rebuild makes the index of the store, which is closed, anew. Damage that it finds is
+// ErrDamage.
+func (t *Target) Rebuild(ctx context.Context, journal *Journal) error {
+	n := journal.Begin(Op{Kind: KindRebuild})
+	var first *storage.Finding
+	result, err := engine.Rebuild(ctx, t.config(engine.FileStoreConfig{EnableDeduplication: true}), engine.RebuildOptions{
+		Deep: true, Found: func(f storage.Finding) {
+			if first == nil && f.Severity == storage.SeverityDamage {
+				first = &f
+			}
+		},
+	})
+	if err == nil && first != nil {
+		err = fmt.Errorf("%w: %d findings, the first: %s %s: %s", ErrDamage, result.Damaged, first.Kind, first.Path, first.Detail)
+	}
+	journal.End(n, "", err)
 	return err
 }
 
@@ -80,8 +101,6 @@ const (
 	indexFile   = "index.db"
 	asidePrefix = "index.damaged-"
 )
-
-func removeIndex(name string) error { return os.Remove(name) }
 
 // damageIndex makes both meta pages unreadable, durably.
 func damageIndex(name string) (err error) {
