@@ -81,6 +81,10 @@ func (t *Tree) RenewSidecar(ctx context.Context, name string, from int64) error 
 	return nil
 }
 
+// KeepSidecar has the next Settle make the sidecar of the blob at a path durable, and its
+// name and that of the blob, as a process has left them that did not come to that.
+func (t *Tree) KeepSidecar(name string) { t.note(path.Dir(name), name+metaSuffix) }
+
 // maxSidecar bounds a sidecar that is read whole, in bytes: a million lines
 // and more.
 const maxSidecar = 1 << 30

@@ -270,7 +270,7 @@ func (x *Index) openPages(noSync bool) error {
 	if err := checkFree(f.file, f.pages); err != nil {
 		return err
 	}
-	if err := f.sum(); isFull(err) {
+	if err := f.sumFound(now); isFull(err) {
 		x.log.Warn("pages of the index have no sums for now", "index", x.path, "error", err) // what is there can be read
 	} else if err != nil {
 		return err

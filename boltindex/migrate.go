@@ -150,10 +150,16 @@ func (x *Index) writePages(fn func(*bolt.Tx) error) error {
 		return err
 	}
 	x.bolt.pages.sums.expect()
-	return errors.Join(x.bolt.update(fn), x.bolt.sum())
+	if err := x.bolt.update(fn); err != nil {
+		// What the meta page says now may not be durable: the next opening sums it.
+		x.bolt.pages.sums.settle()
+		return err
+	}
+	return x.bolt.sum()
 }
 
-// keepCopy copies index.db, which nobody writes, under another name.
+// keepCopy copies index.db, which nobody writes, under another name, as far as it has
+// pages: bbolt makes it much longer than that.
 func (x *Index) keepCopy(name string, noSync bool) (err error) {
 	temp := name + "." + uuid.NewString() + ".tmp" // matches tempPattern
 	f, err := x.root.OpenFile(temp, os.O_CREATE|os.O_EXCL|os.O_WRONLY, x.mode)
@@ -165,9 +171,9 @@ func (x *Index) keepCopy(name string, noSync bool) (err error) {
 			err = errors.Join(err, e)
 		}
 	}()
-	info, err := x.bolt.file.Stat()
+	now, _, err := readMetas(x.bolt.file)
 	if err == nil {
-		_, err = io.Copy(f, io.NewSectionReader(x.bolt.file, 0, info.Size()))
+		_, err = io.Copy(f, io.NewSectionReader(x.bolt.file, 0, int64(now.end)*now.pageSize))
 	}
 	if err == nil && !noSync {
 		err = f.Sync()

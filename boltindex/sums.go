@@ -300,18 +300,55 @@ func (s *sums) sync() error {
 
 // sum brings the sums up to the state of the file. The caller holds flushing,
 // or is opening.
-func (f *boltFile) sum() error {
+func (f *boltFile) sum() error { return f.sumNow(false) }
+
+// sumNow is sum, by an opening or not.
+func (f *boltFile) sumNow(opening bool) error {
 	defer f.pages.sums.settle()
-	if err := f.sumLast(); err != nil {
+	if err := f.sumLast(opening); err != nil {
 		return fmt.Errorf("%s: %w", sumsName, err)
 	}
 	return nil
 }
 
+// sumFound is sum for the state that an opening finds. That is made durable first: sums
+// that name a state which a power cut takes back make the one before it look damaged.
+func (f *boltFile) sumFound(now meta) error {
+	s := f.pages.sums
+	if s.written >= now.txid {
+		return f.sum()
+	}
+	if !s.noSync {
+		if err := errors.Join(renew(f.file, int64(now.txid%2)*now.pageSize, now.pageSize), datasync(f.file)); err != nil {
+			return err
+		}
+	}
+	return f.sumNow(true)
+}
+
+// torn says whether a write of these sums was cut short, as on a full disk: then a
+// sector of them is damaged while sector 0 still names the transaction before.
+func (s *sums) torn(list []pageSum) (bool, error) {
+	for i := range list {
+		n := sectorOf(list[i].page)
+		if i > 0 && n == sectorOf(list[i-1].page) {
+			continue
+		}
+		sector := make([]byte, sumSector)
+		if _, err := s.file.ReadAt(sector, n*sumSector); err != nil && err != io.EOF {
+			return false, err
+		}
+		if !isZero(sector) && sectorSum(n, sector) != binary.LittleEndian.Uint32(sector[sumSector-4:]) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
 // firstTxid is the transaction that has made an index.
 const firstTxid = 2
 
-func (f *boltFile) sumLast() (err error) {
+func (f *boltFile) sumLast(opening bool) (err error) {
 	defer guard(&err)
 	now, before, err := readMetas(f.file)
 	if err != nil {
@@ -335,6 +372,13 @@ func (f *boltFile) sumLast() (err error) {
 		list, err := f.sumPages(now, old)
 		if err != nil {
 			return err
+		}
+		if opening {
+			if torn, err := s.torn(list); err != nil {
+				return err
+			} else if torn {
+				return f.sumAll(now)
+			}
 		}
 		s.take(now.txid, list)
 		f.pages.forget(list)

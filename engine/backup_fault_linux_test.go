@@ -71,7 +71,7 @@ type backupFaults struct {
 func newBackupFaults(t *testing.T, sync syncMode) *backupFaults {
 	dir, err := os.MkdirTemp(scratchDir, "mediabolt-")
 	require.NoError(t, err)
-	mount, err := faulty.New(dir)
+	mount, err := faulty.New(dir, "")
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, errors.Join(mount.Close(), os.Remove(dir))) })
 	config := engine.FileStoreConfig{BaseDir: filepath.Join(scratch(t), "store"), EnableDeduplication: true, NoSyncFS: sync == nil}

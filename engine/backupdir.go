@@ -241,14 +241,18 @@ func (d *backupDir) mark(m backupMarker) error {
 	return d.syncControl()
 }
 
-// unmark removes the marker: what is there is a store like any other.
+// unmark removes the marker: what is there is a store like any other. The lock goes
+// durably before it: as long as the marker is there another attempt clears away the rest.
 func (d *backupDir) unmark() error {
-	for _, name := range [...]string{backupMarkerFile, backupLockFile} {
-		if err := d.ctl.Remove(name); err != nil {
+	for _, name := range [...]string{backupLockFile, backupMarkerFile} {
+		if err := d.ctl.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if err := d.syncControl(); err != nil {
 			return err
 		}
 	}
-	return d.syncControl()
+	return nil
 }
 
 // sync makes a file or directory below the control directory durable.

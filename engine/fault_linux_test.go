@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -251,6 +252,9 @@ func (r *faultRun) goesOn() {
 	r.close()
 }
 
+// bounded is the promise of the judge that a failed checkpoint leaves to the opening.
+const bounded = "opening is bounded by what was in flight"
+
 // judge judges what a power cut would leave now.
 func (r *faultRun) judge(t *testing.T, when string, choice strict.Choice) {
 	dir, err := os.MkdirTemp(scratchDir, "mediabolt-")
@@ -264,8 +268,7 @@ func (r *faultRun) judge(t *testing.T, when string, choice strict.Choice) {
 	verdict, err := workload.Judge(context.Background(), target, r.journal)
 	require.NoError(t, err)
 	for _, v := range verdict.Violations {
-		// What a failed checkpoint could not settle is left to the opening.
-		if v.Promise != "opening is bounded by what was in flight" {
+		if v.Promise != bounded {
 			r.complain("%s, cut, %s survives: %s", when, choice, v)
 		}
 	}
@@ -285,7 +288,7 @@ func runFaultIn(t *testing.T, is error, sync syncMode, use func(*faultRun)) (tol
 	t.Helper()
 	dir, err := os.MkdirTemp(scratchDir, "mediabolt-")
 	require.NoError(t, err)
-	mount, err := faulty.New(dir)
+	mount, err := faulty.New(dir, "")
 	require.NoError(t, err)
 	defer func() { require.NoError(t, errors.Join(mount.Close(), os.Remove(dir))) }()
 	r := &faultRun{mount: mount, is: is, journal: workload.NewJournal(nil, nil),
@@ -437,8 +440,11 @@ type faultSteps struct{ long, short, quick int }
 
 // Of the holds all calls took 60 s, on two busy cores, of the moves 475 s.
 var (
-	holdFaults = faultSteps{1, 5, 15}
-	moveFaults = faultSteps{8, 20, 30}
+	holdFaults    = faultSteps{1, 5, 15}
+	moveFaults    = faultSteps{8, 20, 30}
+	rebuildFaults = faultSteps{4, 20, 40}
+	restoreFaults = faultSteps{6, 40, 100}
+	importFaults  = faultSteps{6, 30, 60}
 )
 
 func (s faultSteps) now() int {
@@ -460,16 +466,34 @@ func TestFaultInHolds(t *testing.T) { faultsIn(t, holdFaults, (*faultRun).useHol
 // a reopening, and every blob is where its row says.
 func TestFaultInMoves(t *testing.T) { faultsIn(t, moveFaults, (*faultRun).useMoves) }
 
+// Calls of a rebuild fail. It ends with an error, or goes on and tells of damage; another
+// one has everything.
+func TestFaultInRebuild(t *testing.T) { faultsIn(t, rebuildFaults, (*faultRun).useRebuild) }
+
+// Calls of a restore fail, those on the backup too. What it leaves is refused, and another
+// restore makes it whole.
+func TestFaultInRestore(t *testing.T) { faultsIn(t, restoreFaults, (*faultRun).useRestore) }
+
+// Calls of an import fail. What it has added stays, and another one adds the rest.
+func TestFaultInImport(t *testing.T) { faultsIn(t, importFaults, (*faultRun).useImport) }
+
+// fewWrites is less than any use of a store writes, so that one of its writes is short.
+const fewWrites = 10
+
 func faultsIn(t *testing.T, steps faultSteps, use func(*faultRun, *testing.T, faulty.Fault)) {
 	t.Helper()
 	requireFUSE(t)
 	step := steps.now()
-	first := 1 + int(freshSeed(t)%uint64(step))
+	seed := freshSeed(t)
 	for _, kind := range faultKinds {
 		t.Run(kind.name, func(t *testing.T) {
 			t.Parallel()
 			hits := map[string]int{}
-			for n := first; ; n += step {
+			among := step
+			if kind.fault.Short {
+				among = min(step, fewWrites)
+			}
+			for n := 1 + int(seed%uint64(among)); ; n += step {
 				fault := kind.fault
 				fault.At = n
 				told, wrong := runFaultIn(t, kind.is, nil, func(r *faultRun) { use(r, t, fault) })
@@ -527,6 +551,93 @@ func (r *faultRun) useMoves(t *testing.T, fault faulty.Fault) {
 		if r.open() {
 			r.heard("reorganization", r.client.Reorganize(ctx))
 			r.close()
+		}
+	}
+}
+
+// filled fills the store with references of every kind and closes it.
+func (r *faultRun) filled(t *testing.T, then func()) *workload.Target {
+	ctx := context.Background()
+	require.True(t, r.open())
+	shared := workload.Content{Seed: 1, Size: 3000}
+	for _, place := range []workload.Place{{Session: "a"}, {Session: "a", Conversation: "b"}, {Policy: "2900-01-01T00:00:00Z"}} {
+		_, err := r.client.Put(ctx, shared, place)
+		require.NoError(t, err)
+	}
+	_, err := r.client.PutReader(ctx, workload.Content{Seed: 2, Size: 1<<20 + 77}, workload.Place{Run: "run"})
+	require.NoError(t, err)
+	ref, err := r.client.Put(ctx, workload.Content{Seed: 3, Size: 0}, workload.Place{Session: "a"})
+	require.NoError(t, err)
+	require.NoError(t, r.client.Hold(ctx, workload.Held{Name: "kept", On: engine.HoldTarget{Kind: engine.HoldReference, ID: ref}}))
+	then()
+	require.NoError(t, r.client.Close())
+	return &workload.Target{Dir: r.config.BaseDir, Configure: func(c engine.FileStoreConfig) engine.FileStoreConfig {
+		c.NoSyncFS = true
+		return c
+	}}
+}
+
+// useRebuild loses the index of a store, and rebuilds it twice at most, the fault being
+// set before the first time. The second one has what the first one could not read.
+func (r *faultRun) useRebuild(t *testing.T, fault faulty.Fault) {
+	target := r.filled(t, func() {})
+	lose := target.LoseIndex
+	if fault.At%2 == 0 {
+		lose = target.DamageIndex
+	}
+	require.NoError(t, lose(r.journal))
+	require.NoError(t, r.mount.Set(fault))
+	r.config.RebuildIndex = true // what is left is rebuilt by the next opening
+	for range 2 {
+		err := target.Rebuild(context.Background(), r.journal)
+		if err == nil {
+			return
+		}
+		r.heardOf("rebuild", err)
+	}
+}
+
+// heardOf judges the error of a call that also tells of damage, which what cannot be read
+// is to a verification.
+func (r *faultRun) heardOf(what string, err error) {
+	damage := errors.Is(err, workload.ErrDamage) || errors.Is(err, storage.ErrCorrupted)
+	if damage && r.is == storage.ErrIO && strings.Contains(err.Error(), syscall.EIO.Error()) {
+		return
+	}
+	r.heard(what, err)
+}
+
+// useRestore restores a backup, twice if need be, the fault being set before.
+func (r *faultRun) useRestore(t *testing.T, fault faulty.Fault) {
+	ctx := context.Background()
+	target := r.filled(t, func() {
+		require.NoError(t, r.client.Backup(ctx, workload.Target{Dir: r.config.BaseDir}, engine.BackupOptions{}))
+	})
+	require.NoError(t, r.mount.Set(fault))
+	for range 2 {
+		err := target.Restore(ctx, r.journal)
+		if err == nil {
+			return
+		}
+		r.heardOf("restore", err)
+		if strings.Contains(err.Error(), "left out") { // it is whole without
+			require.NoError(t, target.RemoveRestored())
+		}
+	}
+}
+
+// useImport imports an archive of the store into another one, twice if need be, the fault
+// being set before.
+func (r *faultRun) useImport(t *testing.T, fault faulty.Fault) {
+	ctx := context.Background()
+	var archive bytes.Buffer
+	target := r.filled(t, func() { require.NoError(t, r.client.Export(ctx, &archive)) })
+	require.NoError(t, r.mount.Set(fault))
+	for range 2 {
+		err := target.Import(ctx, r.journal, archive.Bytes())
+		r.heard("import", err)
+		if err == nil {
+			return
 		}
 	}
 }

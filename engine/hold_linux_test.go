@@ -44,7 +44,7 @@ func TestHoldsInDoubt(t *testing.T) {
 func doubtHold(t *testing.T, fault faulty.Fault, release bool, others []string) (hit, happened, doubted bool) {
 	ctx := context.Background()
 	dir := scratch(t)
-	mount, err := faulty.New(dir)
+	mount, err := faulty.New(dir, "")
 	require.NoError(t, err)
 	defer func() { require.NoError(t, mount.Close()) }()
 	config := engine.FileStoreConfig{BaseDir: filepath.Join(mount.Dir, "store"), NoSyncFS: true}

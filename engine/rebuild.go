@@ -135,6 +135,7 @@ type rebuilding struct {
 	result Rebuilt
 	seen   map[storage.BlobKey]struct{} // of remains.blobs
 	paid   []storage.Mirror
+	kept   int       // files that were to be made durable
 	shown  time.Time // last call of Progress
 	// Of the newest blob, whose mode is the store's.
 	newest storage.UUID

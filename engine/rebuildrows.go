@@ -212,7 +212,12 @@ func (r *rebuilding) pay(ctx context.Context, lines []storage.Mirror) error {
 	return r.s.index.Settle(ctx, storage.Debt{Mirrors: lines})
 }
 
-func (r *rebuilding) settle(ctx context.Context) error { return r.pay(ctx, r.paid) }
+func (r *rebuilding) settle(ctx context.Context) error {
+	if err := r.pay(ctx, r.paid); err != nil {
+		return err
+	}
+	return r.s.blobs.Settle(ctx)
+}
 
 // unseen restores the blobs that the old index or its log tells of, and the tree
 // does not: they are in staging, or gone.

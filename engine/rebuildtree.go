@@ -125,6 +125,9 @@ func (r *rebuilding) restoreFile(ctx context.Context, file storage.TreeFile) err
 	if has(r.remains.unlinks, file.Blob) {
 		return r.oweUnlink(ctx, &file)
 	}
+	if err := r.keep(ctx, &file); err != nil {
+		return err
+	}
 	b, err := r.gather(ctx, file)
 	if b == nil || err != nil {
 		return err
@@ -135,6 +138,27 @@ func (r *rebuilding) restoreFile(ctx context.Context, file storage.TreeFile) err
 		}
 	}
 	return r.restore(ctx, b)
+}
+
+// keepBatch is how many files are made durable at a time.
+const keepBatch = 4096
+
+// keep makes durable, with others, what the new index counts as there. Where the old one
+// or its log tells what is owed, that stays owed; else a process that was killed may have
+// left anything in the kernel's memory alone.
+func (r *rebuilding) keep(ctx context.Context, file *storage.TreeFile) error {
+	if r.remains.known {
+		return nil
+	}
+	r.s.blobs.KeepSidecar(file.Blob)
+	r.mu.Lock()
+	r.kept++
+	full := r.kept%keepBatch == 0
+	r.mu.Unlock()
+	if full {
+		return r.s.blobs.Settle(ctx)
+	}
+	return nil
 }
 
 // gather finds out what sidecar, file, old index and path tell of a blob; nil where

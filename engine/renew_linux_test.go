@@ -53,7 +53,7 @@ func TestWhatAFailedSyncLeftIsRenewed(t *testing.T) {
 func renewal(t *testing.T, fault faulty.Fault) (hit string, found []string) {
 	t.Helper()
 	dir := scratch(t)
-	mount, err := faulty.New(dir)
+	mount, err := faulty.New(dir, "")
 	require.NoError(t, err)
 	defer func() { require.NoError(t, mount.Close()) }()
 	r := &faultRun{mount: mount, is: storage.ErrIO, journal: workload.NewJournal(nil, nil),

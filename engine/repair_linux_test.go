@@ -126,7 +126,7 @@ func TestRepairFaultAtEveryCall(t *testing.T) {
 // repairWithFault repairs a store while a call fails.
 func repairWithFault(t *testing.T, fault faulty.Fault, is error) (calls int, hit string) {
 	t.Helper()
-	mount, err := faulty.New(scratch(t))
+	mount, err := faulty.New(scratch(t), "")
 	require.NoError(t, err)
 	defer func() { require.NoError(t, mount.Close()) }()
 	config, before := mangle(t, filepath.Join(mount.Dir, "store"))

@@ -170,6 +170,9 @@ type Blobs interface {
 	// RenewSidecar sees to it that the next Settle makes durable what a sidecar
 	// holds from an offset on, also where a sync of it has failed.
 	RenewSidecar(ctx context.Context, path string, from int64) error
+	// KeepSidecar sees to it that the next Settle makes durable what is at a path, and
+	// its sidecar, as they are.
+	KeepSidecar(path string)
 	// Settle makes all that has returned before durable.
 	Settle(ctx context.Context) error
 	// Staged lists what is staged, Files all files of the tree.

@@ -124,6 +124,22 @@ func TestStrictCutsOfRetention(t *testing.T) { strictCutsOf(t, workload.RunReten
 // other, and has what was acknowledged.
 func TestStrictCutsOfCompactions(t *testing.T) { strictCutsOf(t, workload.RunCompaction, 6) }
 
+// After a cut at any event of a workload that loses and rebuilds its index, the store has
+// every reference with all that it had, and the damaged index is set aside.
+func TestStrictCutsOfRebuilds(t *testing.T) { strictCutsOf(t, workload.RunRebuild, 10) }
+
+// After a cut at any event of a workload of backups, one that was acknowledged is whole,
+// the last one is that, the new one, or refused, and another one makes it whole.
+func TestStrictCutsOfBackups(t *testing.T) { strictCutsOf(t, workload.RunBackup, 24) }
+
+// After a cut at any event of a workload with a restore, the restored store is refused, or
+// whole and without what was erased since, and another restore makes it so.
+func TestStrictCutsOfRestores(t *testing.T) { strictCutsOf(t, workload.RunRestore, 24) }
+
+// After a cut at any event of a workload with an import, what was imported is as it was,
+// and another import adds the rest.
+func TestStrictCutsOfImports(t *testing.T) { strictCutsOf(t, workload.RunImport, 24) }
+
 // strictCutsOf cuts a workload after each of its events, or after one of some but for
 // the long and the short form.
 func strictCutsOf(t *testing.T, use func(context.Context, workload.Target, uint64, *workload.Journal) error, some int) {

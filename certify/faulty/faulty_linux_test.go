@@ -24,7 +24,7 @@ func mount(t *testing.T) *faulty.Mount {
 	if _, err := os.Stat("/dev/fuse"); err != nil || os.Geteuid() != 0 {
 		skip.Proof(t, "needs root and /dev/fuse")
 	}
-	m, err := faulty.New(t.TempDir())
+	m, err := faulty.New(t.TempDir(), "")
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, m.Close()) })
 	require.NoError(t, os.WriteFile(m.Dir+"/file", nil, 0o600))

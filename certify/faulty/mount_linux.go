@@ -29,10 +29,11 @@ func Main() {
 // fail.
 type Mount struct{ *strict.Mount }
 
-// New mounts a faulty filesystem, empty and without a fault, on a directory. The
+// New mounts a faulty filesystem, without a fault, on a directory. It begins with a
+// copy of the directory from, all of it durable, or empty where from is "". The
 // kernel keeps nothing that it could answer by itself. Needs root.
-func New(dir string) (*Mount, error) {
-	m, err := served.New(kind, dir, &strict.Spec{Record: os.DevNull, Uncached: true})
+func New(dir, from string) (*Mount, error) {
+	m, err := served.New(kind, dir, &strict.Spec{From: from, Record: os.DevNull, Uncached: true})
 	if err != nil {
 		return nil, err
 	}

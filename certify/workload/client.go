@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"github.com/mediabolt/mediabolt/engine"
 	"github.com/mediabolt/mediabolt/storage"
@@ -31,13 +32,18 @@ type Target struct {
 	Configure func(engine.FileStoreConfig) engine.FileStoreConfig
 }
 
+// config is a configuration for the store in its directory.
+func (t *Target) config(c engine.FileStoreConfig) engine.FileStoreConfig {
+	c.BaseDir = t.Dir
+	if t.Configure != nil {
+		c = t.Configure(c)
+	}
+	return c
+}
+
 // open opens the store in its directory.
 func (t *Target) open(ctx context.Context, config engine.FileStoreConfig) (*engine.FileStore, error) {
-	config.BaseDir = t.Dir
-	if t.Configure != nil {
-		config = t.Configure(config)
-	}
-	return engine.Open(ctx, config)
+	return engine.Open(ctx, t.config(config))
 }
 
 // Client makes calls to an open store and keeps a journal of them. It is safe
@@ -161,11 +167,16 @@ func (c *Client) harm(ctx context.Context, dir, ref string, content Content, siz
 	return err
 }
 
-// metadata is what the store is told of a reference.
+// metadata is what the store is told of a reference. Every other one has a time of its
+// own, the rest get the time of the call.
 func metadata(n uint64, p Place) storage.MediaMetadata {
 	labels := map[string]string{labelOp: strconv.FormatUint(n, 10)}
 	if p.Origin != "" {
 		labels[engine.AdoptedFrom] = p.Origin
 	}
-	return storage.MediaMetadata{SessionID: p.Session, ConversationID: p.Conversation, RunID: p.Run, Policy: p.Policy, Labels: labels}
+	m := storage.MediaMetadata{SessionID: p.Session, ConversationID: p.Conversation, RunID: p.Run, Policy: p.Policy, Labels: labels}
+	if n%2 == 0 {
+		m.CreatedAt = time.Unix(int64(n), 0).UTC()
+	}
+	return m
 }

@@ -33,6 +33,15 @@ const (
 	// KindAdopt begins, syncs or ends an adoption. What is adopted is a store.
 	KindAdopt   Kind = "adopt"
 	KindCompact Kind = "compact"
+	// KindLose removes or damages the index behind the store's back; a Rebuild makes it
+	// anew.
+	KindLose    Kind = "lose"
+	KindRebuild Kind = "rebuild"
+	// Other stores are made by these, beside the store.
+	KindBackup  Kind = "backup"
+	KindRestore Kind = "restore"
+	KindExport  Kind = "export"
+	KindImport  Kind = "import"
 	// KindRefused is a deletion of what is held. It is acknowledged where it is
 	// refused for that.
 	KindRefused Kind = "refused"
@@ -78,6 +87,7 @@ type Op struct {
 	Policy  string  `json:"policy,omitempty"` // of a retain
 	Hold    Held    `json:"hold,omitzero"`    // of a hold or a release
 	Part    uint64  `json:"part,omitempty"`   // number of the erasure that a delete is part of
+	Digest  string  `json:"digest,omitempty"` // SHA-256 of the index that a lose has left, if any
 	Begun   int64   `json:"begun"`            // by the journal's clock
 	Ended   int64   `json:"ended,omitempty"`
 	Outcome Outcome `json:"outcome,omitempty"`

@@ -89,6 +89,7 @@ func Judge(ctx context.Context, target Target, journal *Journal) (*Verdict, erro
 	j.compareHolds(ctx, f)
 	j.compareOrigins(ctx, f)
 	j.tree("after the opening")
+	j.setAside()
 	j.verify(ctx, f)
 	j.verdict.closed[0] = j.now()
 	if err := f.Close(); err != nil {
@@ -98,6 +99,7 @@ func Judge(ctx context.Context, target Target, journal *Journal) (*Verdict, erro
 	j.verdict.closed[1] = j.now()
 	j.compareErasures()
 	j.again(ctx)
+	j.copies(ctx)
 	return &j.verdict, ctx.Err()
 }
 
@@ -133,7 +135,7 @@ func (j *judge) prepare() {
 // open opens the store, and listens to what it says of its recovery.
 func (j *judge) open(ctx context.Context) (*engine.FileStore, error) {
 	j.opening = recoveryLog{}
-	return j.target.open(ctx, engine.FileStoreConfig{EnableDeduplication: true, Logger: slog.New(&j.opening)})
+	return j.target.open(ctx, engine.FileStoreConfig{EnableDeduplication: true, RebuildIndex: j.lost(), Logger: slog.New(&j.opening)})
 }
 
 // bounded judges the work of an opening. Debt is what came after the last
@@ -244,7 +246,10 @@ func (j *judge) owner(id string, e *engine.Entry) *Op {
 func (j *judge) sameMetadata(op *Op, e *engine.Entry) {
 	want := metadata(op.Number, op.Place)
 	j.sameRetention(op, e)
-	want.CreatedAt, want.Policy = e.Metadata.CreatedAt, e.Metadata.Policy
+	want.Policy = e.Metadata.Policy
+	if want.CreatedAt.IsZero() {
+		want.CreatedAt = e.Metadata.CreatedAt
+	}
 	if fmt.Sprint(e.Metadata) != fmt.Sprint(want) || e.MimeType != mimeType || e.Size != int64(op.Content.Size) {
 		j.add("metadata is as it was stored", op.Number, e.Reference.ID, "got %v %s %d bytes, stored %v %s %d bytes",
 			e.Metadata, e.MimeType, e.Size, want, mimeType, op.Content.Size)
@@ -385,7 +390,7 @@ func (j *Journal) Settle(v *Verdict) {
 			if v.holds[op.Hold] == (op.Kind == KindHold) {
 				outcome = OutcomeAcknowledged
 			}
-		case op.Kind == KindHarm, op.Kind == KindRefused, op.Kind == KindReorganize, op.Kind == KindAdopt, op.Kind == KindCompact:
+		case op.Kind == KindHarm, op.Kind == KindRefused, op.Kind == KindReorganize, op.Kind == KindAdopt, op.Kind == KindCompact, op.Kind == KindRebuild, op.isCopy():
 			outcome = OutcomeAcknowledged
 		}
 		j.end(op.Number, ref, outcome, nil, v.seen)

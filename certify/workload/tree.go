@@ -29,7 +29,7 @@ func (j *judge) tree(when string) {
 			return err
 		}
 		if rest, inside := strings.CutPrefix(name, controlDir+"/"); inside {
-			if !control[rest] {
+			if !control[rest] && !j.isAside(rest) && !j.isMarker(rest) {
 				j.add("nothing is left over", 0, "", "%s %s", name, when)
 			}
 			return nil
