@@ -157,7 +157,7 @@ func (w *worker) memberOf(d string) *kept {
 // ones to stay.
 func (w *worker) erased(op string, q engine.Query, ends []string, held int, wholly bool) error {
 	ctx := context.Background()
-	if w.r.IntN(4) == 0 {
+	if w.r.IntN(2) == 0 {
 		hurried, cancel := context.WithTimeout(ctx, time.Duration(w.r.Int64N(int64(eraseImpatience))))
 		defer cancel()
 		ctx = hurried
@@ -173,7 +173,7 @@ func (w *worker) erased(op string, q engine.Query, ends []string, held int, whol
 	w.say(note{verb: verbErased, op: op})
 	switch {
 	case err != nil && errors.Is(err, context.DeadlineExceeded):
-		return w.resume()
+		return w.resume(held)
 	case err != nil:
 		return err
 	case e.References != int64(len(ends)) || e.Failed != int64(held):
@@ -183,9 +183,10 @@ func (w *worker) erased(op string, q engine.Query, ends []string, held int, whol
 	return nil
 }
 
-// resume sees what was decided through, or leaves it to others.
-func (w *worker) resume() error {
-	if w.r.IntN(2) == 0 {
+// resume sees what was decided through, or leaves it to others. What is held stays
+// only as long as it is, so then it is not left.
+func (w *worker) resume(held int) error {
+	if held == 0 && w.r.IntN(4) != 0 {
 		return nil
 	}
 	_, err := w.store.ResumeErasures(context.Background())

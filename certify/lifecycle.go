@@ -107,7 +107,7 @@ func (j *judge) resume(ctx context.Context) error {
 }
 
 // erasures requires of each erasure in flight that all of its references are there or
-// none.
+// none. Where they are gone it was decided, and is done by now.
 func (j *judge) erasures() {
 	for op, e := range j.model.erasing {
 		there := 0
@@ -116,8 +116,11 @@ func (j *judge) erasures() {
 				there++
 			}
 		}
-		if there > 0 && there < len(e.refs) {
+		switch {
+		case there > 0 && there < len(e.refs):
 			j.report(ViolationErasure, "erasure %s: %d of its %d references are there", op, there, len(e.refs))
+		case there == 0 && len(e.refs) > 0 && e.dossier != noDossier:
+			j.model.erased[e.dossier] = true
 		}
 	}
 }
