@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/mediabolt/mediabolt/certify/workload"
 	"github.com/mediabolt/mediabolt/engine"
 	"github.com/mediabolt/mediabolt/storage"
 )
@@ -25,7 +26,7 @@ type judge struct {
 	dir   string
 	model *model
 	full  bool // read and verify everything, not only what has changed
-	probe bool // the store was opened with probeQuota
+	probe bool // the store was open with workload.ProbeQuota
 
 	entries map[string]engine.Entry // by reference ID
 	found   []Violation
@@ -216,7 +217,7 @@ func leftInStaging(dir, when string) ([]Violation, error) {
 
 // inspect opens a store that nobody has open, judges and closes it.
 func inspect(ctx context.Context, config engine.FileStoreConfig, m *model, full bool) (took time.Duration, broken []Violation, err error) {
-	config.Quota, config.MinFreeBytes = probeQuota, 0
+	config.Quota, config.MinFreeBytes = workload.ProbeQuota, 0
 	store, took, broken, err := open(ctx, config)
 	if store == nil {
 		return took, broken, err

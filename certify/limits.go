@@ -1,14 +1,11 @@
 package certify
 
 import (
-	"cmp"
 	"context"
-	"errors"
-	"fmt"
 	"math/rand/v2"
 
+	"github.com/mediabolt/mediabolt/certify/workload"
 	"github.com/mediabolt/mediabolt/engine"
-	"github.com/mediabolt/mediabolt/storage"
 )
 
 // terms are how a round shares bytes.
@@ -50,19 +47,7 @@ func (m *model) among(p piece) (among string, known bool) {
 	round, known := p.round()
 	t, told := m.terms[round]
 	meta := p.metadata()
-	switch {
-	case !known || !told:
-		return "", false
-	case !t.dedup:
-		return "", true
-	case t.scope == engine.ScopeUser && meta.UserID != "":
-		return "user " + meta.UserID, true
-	case t.scope == engine.ScopeSession && meta.SessionID != "":
-		return "session " + meta.SessionID, true
-	case t.scope == engine.ScopeUser || t.scope == engine.ScopeSession:
-		return "", true
-	}
-	return "all", true
+	return workload.SharedAmong(t.dedup, t.scope, &meta), known && told
 }
 
 // scopes requires that references share a blob where they are of one scope and have
@@ -141,12 +126,6 @@ func (j *judge) bytes() map[owner]int64 {
 	return sums
 }
 
-// probeQuota refuses probe, and says so what the store counts against it: there is no
-// other way to ask for that.
-var probeQuota = engine.Quota{TotalBytes: 1, UserBytes: 1, SessionBytes: 1}
-
-const probe = "data:;base64,AAAA"
-
 // usage compares what the store counts against users, sessions and the total with the
 // references. What it refuses must leave nothing, which totals would find.
 func (j *judge) usage(ctx context.Context) error {
@@ -164,7 +143,7 @@ func (j *judge) usage(ctx context.Context) error {
 		}
 	}
 	for o, bytes := range want {
-		used, err := j.used(ctx, o)
+		used, err := workload.Used(ctx, j.store, o.limit, o.id)
 		if err != nil {
 			return j.unlessBroken(ctx, ViolationUsage, err)
 		}
@@ -173,24 +152,4 @@ func (j *judge) usage(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// used is what the store counts against a limit.
-func (j *judge) used(ctx context.Context, o owner) (int64, error) {
-	var m storage.MediaMetadata
-	switch o.limit {
-	case engine.LimitUser:
-		m.UserID = o.id
-	case engine.LimitSession:
-		m.SessionID = o.id
-	}
-	_, err := j.store.Store(ctx, &storage.MediaContent{Type: "image", MimeType: "image/png", Data: probe}, m)
-	limit := new(engine.LimitError)
-	switch {
-	case errors.As(err, &limit) && limit.Limit == o.limit && limit.ID == o.id:
-		return limit.Used, nil
-	case err == nil:
-		err = errors.New("there is no room for it")
-	}
-	return 0, fmt.Errorf("%w: the store of %s %q was not refused: %w", errBroken, o.limit, cmp.Or(o.id, "all"), err)
 }
