@@ -539,8 +539,8 @@ func TestRunLimits(t *testing.T) {
 			refused++
 		}
 	}
-	require.Equal(t, 9, limited)
-	require.GreaterOrEqual(t, refused, 3)
+	require.Equal(t, 10, limited)
+	require.GreaterOrEqual(t, refused, 4)
 	require.Empty(t, promises(t, target, j))
 }
 

@@ -50,10 +50,30 @@ func limited(err error) error {
 // is, and the total before the last scope is done.
 var limitedQuota = engine.Quota{TotalBytes: 45_000, UserBytes: 12_000, SessionBytes: 20_000}
 
+// streamQuota has room for one long stream.
+var streamQuota = engine.Quota{TotalBytes: longStream}
+
+// limitStreams has streams refused that are partly on disk, and wholly. In the end
+// nothing is there.
+func (s *script) limitStreams(ctx context.Context) {
+	place := Place{Session: "passing", User: "passing"}
+	_ = s.client.LimitedReader(ctx, s.content(longStream+pastQuota), place) // the journal has the error
+	var refs [2]string
+	atOnce(len(refs), func(i int) { refs[i] = s.putReader(ctx, s.content(longStream), place) })
+	for _, ref := range refs {
+		s.delete(ctx, ref)
+	}
+}
+
+// pastQuota is more than a store reads of a stream before it looks at its quota again,
+// in bytes.
+const pastQuota = 300_000
+
 // RunLimits is a workload of scopes and quotas alone, so short that it can be cut after
 // each of its events.
 func RunLimits(ctx context.Context, target Target, seed uint64, journal *Journal) error {
 	s := newScript(target, seed, journal)
+	s.session(ctx, engine.FileStoreConfig{EnableDeduplication: true, Quota: streamQuota}, s.limitStreams)
 	for _, scope := range []engine.DedupScope{engine.ScopeUser, engine.ScopeSession, engine.ScopeGlobal} {
 		config := engine.FileStoreConfig{EnableDeduplication: true, DedupScope: scope, Quota: limitedQuota}
 		s.session(ctx, config, func(ctx context.Context) { s.limits(ctx, string(scope)) })
@@ -163,13 +183,11 @@ func (j *judge) compareLimits(ctx context.Context, f *engine.FileStore) {
 	}
 }
 
-// quota is that of all openings; zero where some had none.
+// quota is that of the last opening. No workload lowers one below what is there.
 func (j *judge) quota() (q engine.Quota) {
 	for i := range j.ops {
 		if op := &j.ops[i]; op.Kind == KindOpen {
-			if q = op.Quota; q == (engine.Quota{}) {
-				break
-			}
+			q = op.Quota
 		}
 	}
 	return q

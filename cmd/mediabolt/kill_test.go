@@ -26,9 +26,9 @@ type killing struct {
 
 // killings are the forms by MEDIABOLT_PROOF.
 var killings = map[string]killing{
-	"":      {references: 150, time: 5 * time.Second},
-	"short": {references: 400, time: 30 * time.Second},
-	"long":  {references: 1500, time: 3 * time.Minute},
+	"":      {references: 120, time: 4 * time.Second},
+	"short": {references: 250, time: 20 * time.Second},
+	"long":  {references: 400, time: 3 * time.Minute},
 }
 
 // killable is a command that is killed: what it is run with, in a directory with what
