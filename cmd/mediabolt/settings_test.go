@@ -154,10 +154,19 @@ func (s *settings) damage(t *testing.T) {
 	}
 }
 
-// copy is the settings in another directory.
-func (s *settings) copy(t *testing.T, dir string) *settings {
+// copy is a part of the settings in another directory.
+func (s *settings) copy(t *testing.T, dir string, uses []string) *settings {
 	t.Helper()
-	require.NoError(t, os.CopyFS(dir, os.DirFS(s.dir)))
+	require.NoError(t, os.Mkdir(dir, 0o700))
+	for _, name := range uses {
+		info, err := os.Stat(s.path(name))
+		require.NoError(t, err)
+		if info.IsDir() {
+			require.NoError(t, os.CopyFS(filepath.Join(dir, name), os.DirFS(s.path(name))))
+		} else {
+			require.NoError(t, os.Link(s.path(name), filepath.Join(dir, name)))
+		}
+	}
 	c := *s
 	c.dir, c.folder = dir, map[string]string{}
 	for name, what := range s.folder {
