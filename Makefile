@@ -48,14 +48,14 @@ fuzz: ## run every fuzz target for FUZZTIME each
 
 # The proofs whose form MEDIABOLT_PROOF chooses; MEDIABOLT_PROOF_SEED is their fresh seed. Each has a limit of its own;
 # what says "a sample" in its output was not tried wholly within that, and has other cases in the next run.
-PROOFS := ^(TestKill|TestConsistency|TestPowerCut|TestMutations|TestStrictCuts|TestStrictCutsOfHolds|TestStrictCutsOfMoves|TestStrictCutsOfAdoptions|TestStrictCutsOfRetention|TestStrictCutsOfCompactions|TestStrictCutsOfRebuilds|TestStrictCutsOfBackups|TestStrictCutsOfRestores|TestStrictCutsOfImports|TestStrictMutations|TestStrictHalfSyncs|TestFaultAtEveryCall|TestFaultInHolds|TestFaultInMoves|TestFaultInRebuild|TestFaultInRestore|TestFaultInImport|TestRepairPowerCut|TestRepairFaultAtEveryCall|TestMigrationPowerCut|TestMigrationFaultAtEveryCall)$$
+PROOFS := ^(TestKill|TestConsistency|TestPowerCut|TestMutations|TestStrictCuts|TestStrictCutsOfHolds|TestStrictCutsOfMoves|TestStrictCutsOfAdoptions|TestStrictCutsOfRetention|TestStrictCutsOfCompactions|TestStrictCutsOfRebuilds|TestStrictCutsOfBackups|TestStrictCutsOfRestores|TestStrictCutsOfImports|TestStrictCutsOfLimits|TestStrictMutations|TestStrictHalfSyncs|TestFaultAtEveryCall|TestFaultInHolds|TestFaultInMoves|TestFaultInRebuild|TestFaultInRestore|TestFaultInImport|TestRepairPowerCut|TestRepairFaultAtEveryCall|TestMigrationPowerCut|TestMigrationFaultAtEveryCall|TestKilledCommands)$$
 
 # Those of the core, which the short form is of; the others run with the tests, in a form of seconds.
 CORE := ^(TestKill|TestConsistency|TestPowerCut|TestMutations|TestStrictCuts|TestStrictMutations|TestStrictHalfSyncs|TestFaultAtEveryCall)$$
 
 .PHONY: crash
 crash: ## prove crash safety, the long form (more than 20 minutes)
-	MEDIABOLT_PROOF=long $(GO) test -count 1 -timeout 60m -v -run '$(PROOFS)' ./engine
+	MEDIABOLT_PROOF=long $(GO) test -p 1 -count 1 -timeout 60m -v -run '$(PROOFS)' ./engine ./cmd/mediabolt
 
 .PHONY: crash-short
 crash-short: ## prove crash safety, the short form (3 minutes at most)

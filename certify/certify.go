@@ -3,13 +3,15 @@
 //
 // # Who knows what
 //
-// A crew (crew.go) of 64 goroutines stores, deletes and reads on one store, and
+// A crew (crew.go) of 64 goroutines stores, deletes, holds, erases (dossier.go) and
+// reads on one store, with quotas and in a scope that changes from round to round, and
 // tells every step before and after it (note.go). A model (model.go), outside
 // of the process that works, hears that and knows what must be there, what must
 // not, and what was in flight. A judge (judge.go) compares the store with the
 // model: every acknowledged reference with its metadata, bytes and refcount;
-// no deleted one; what was in flight wholly there or not at all; totals; nothing
-// in staging, no file in the tree that no reference has; and now and then all
+// no deleted one; what was in flight wholly there or not at all, an erasure with all
+// its references; holds (lifecycle.go); bytes shared within a scope and nowhere else,
+// usage and quotas (limits.go); totals; nothing in staging, no file in the tree that no reference has; and now and then all
 // bytes, and Verify.
 //
 // Content is made from seeds (piece.go), so that a model of thousands of blobs

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/mediabolt/mediabolt/engine"
-	"github.com/mediabolt/mediabolt/storage"
 )
 
 // Consistency lets a crew work on one store in this process, without a fault,
@@ -38,12 +37,12 @@ func (c *Consistency) Run(ctx context.Context, rounds int, until time.Time) (Con
 	var report ConsistencyReport
 	m := newModel()
 	r := rand.New(rand.NewPCG(c.Seed, 1))
-	modes := storage.OrganizationModes()
 	for round := range rounds {
-		o := &orders{
-			Dir: c.Dir, Dedup: r.IntN(2) == 0, Organization: modes[r.IntN(len(modes))],
-			Seed: c.Seed, Round: round, Keep: c.Keep,
+		o, err := newOrders(r, c.Dir, c.Seed, round, c.Keep)
+		if err != nil {
+			return report, nil, err
 		}
+		m.begin(o)
 		verified, broken, err := c.round(ctx, o, m)
 		report.Rounds++
 		report.Verified += verified
@@ -107,7 +106,7 @@ func (c *Consistency) work(ctx context.Context, store *engine.FileStore, o *orde
 	if err != nil && ctx.Err() == nil && !hindered(err) {
 		return verified, append(broken, Violation{Kind: ViolationCall, Detail: err.Error()}), nil
 	}
-	if n := len(m.storing) + len(m.deleting); err == nil && n > 0 {
+	if n := m.inFlight(); err == nil && n > 0 {
 		broken = append(broken, Violation{Kind: ViolationCall, Detail: fmt.Sprintf("%d calls neither returned nor were refused", n)})
 	}
 	return verified, broken, errors.Join(err, failed, ctx.Err())

@@ -17,7 +17,7 @@ import (
 	"github.com/mediabolt/mediabolt/storage"
 )
 
-// crewSize is how many goroutines store, delete and read at the same time.
+// crewSize is how many goroutines work at the same time.
 const crewSize = 64
 
 // crew is goroutines that work on one store and tell all they do. Each has
@@ -30,9 +30,11 @@ type crew struct {
 	round int
 	keep  int // references that each goroutine has at most
 
-	ops   atomic.Int64
-	fresh atomic.Uint64
-	board [crewSize]atomic.Pointer[kept]
+	ops      atomic.Int64
+	dossiers atomic.Int64
+	fresh    atomic.Uint64
+	board    [crewSize]atomic.Pointer[kept]
+	erasing  chan struct{} // full while as many erase as may
 }
 
 // kept is a reference and what is behind it.
@@ -44,6 +46,7 @@ type kept struct {
 // work goes on until ctx is done or the store is closed, or returns the first
 // error that should not be. What is under way then ends in order.
 func (c *crew) work(ctx context.Context) error {
+	c.erasing = make(chan struct{}, erasers)
 	shares, err := c.adopt(ctx)
 	if errors.Is(err, storage.ErrClosed) {
 		return nil
@@ -55,7 +58,7 @@ func (c *crew) work(ctx context.Context) error {
 	var group sync.WaitGroup
 	for i := range crewSize {
 		group.Go(func() {
-			w := &worker{crew: c, number: i, mine: shares[i],
+			w := &worker{crew: c, number: i, share: shares[i],
 				r: rand.New(rand.NewPCG(c.seed, uint64(c.round*crewSize+i)))}
 			for ctx.Err() == nil {
 				if err := w.step(); errors.Is(err, storage.ErrClosed) {
@@ -73,10 +76,21 @@ func (c *crew) work(ctx context.Context) error {
 	return nil
 }
 
-// adopt shares out what the store holds.
-func (c *crew) adopt(ctx context.Context) ([][]kept, error) {
-	shares := make([][]kept, crewSize)
-	i := 0
+// share is what one worker alone deletes, holds and erases.
+type share struct {
+	mine []kept
+	held []hold
+}
+
+// adopt shares out what the store holds. A dossier, and a hold and what it is on, are
+// one worker's. Erasures that others have left are seen through before.
+func (c *crew) adopt(ctx context.Context) ([]share, error) {
+	if _, err := c.store.ResumeErasures(ctx); err != nil {
+		return nil, err
+	}
+	shares := make([]share, crewSize)
+	owners := map[string]int{} // by reference or dossier
+	next := 0
 	for e, err := range c.store.List(ctx, engine.Query{}) {
 		if err != nil {
 			return nil, err
@@ -90,10 +104,34 @@ func (c *crew) adopt(ctx context.Context) ([][]kept, error) {
 				return nil, err
 			}
 		}
-		shares[i%crewSize] = append(shares[i%crewSize], kept{e.Reference.ID, p})
-		i++
+		next++
+		i := next % crewSize
+		if d := p.dossier(); d != "" {
+			if owner, known := owners[d]; known {
+				i = owner
+			}
+			owners[d] = i
+		}
+		owners[e.Reference.ID] = i
+		shares[i].mine = append(shares[i].mine, kept{e.Reference.ID, p})
 	}
-	return shares, nil
+	return shares, c.adoptHolds(ctx, shares, owners)
+}
+
+// adoptHolds shares out the holds in force. What is on a dossier outlives that.
+func (c *crew) adoptHolds(ctx context.Context, shares []share, owners map[string]int) error {
+	for h, err := range c.store.Holds(ctx) {
+		if err != nil {
+			return err
+		}
+		i, known := owners[h.Target.ID]
+		if !known && h.Target.Kind == engine.HoldReference {
+			return fmt.Errorf("%w: reference %s is held by %q and is gone", errBroken, h.Target.ID, h.Name)
+		}
+		owners[h.Target.ID] = i
+		shares[i].held = append(shares[i].held, hold{target: h.Target.ID, name: h.Name})
+	}
+	return nil
 }
 
 func (c *crew) newOp() string { return fmt.Sprintf("%d.%d", c.round, c.ops.Add(1)) }
@@ -113,21 +151,26 @@ type worker struct {
 	*crew
 	number int
 	r      *rand.Rand
-	mine   []kept
+	share
+	dossier string // that new pieces go to; empty: none yet
 }
 
-// step makes one call of a random kind; half of them are stores as long as
-// there is room.
+// step makes one call of a random kind; most of them are stores as long as there is
+// room.
 func (w *worker) step() error {
 	switch n := w.r.IntN(100); {
 	case len(w.mine) == 0:
 		return w.put()
 	case len(w.mine) > w.keep:
 		return w.delete()
-	case n < 50:
+	case n < 48:
 		return w.put()
-	case n < 70:
+	case n < 64:
 		return w.delete()
+	case n < 69:
+		return w.holdOrRelease()
+	case n < 74:
+		return w.erase()
 	case n < 85:
 		return w.readMine()
 	}
@@ -140,6 +183,9 @@ const impatience = 3 * time.Millisecond
 
 func (w *worker) put() error {
 	p := piece{op: w.newOp(), seed: w.r.Uint64N(sharedSeeds)}
+	if w.r.IntN(4) == 0 {
+		p.op += "/" + w.openDossier()
+	}
 	if w.r.IntN(2) == 0 {
 		p.seed = w.freshSeed()
 	}
@@ -160,6 +206,14 @@ func (w *worker) put() error {
 	return nil
 }
 
+// openDossier is the dossier that new pieces go to.
+func (w *worker) openDossier() string {
+	if w.dossier == "" {
+		w.dossier = dossierName(w.round, w.dossiers.Add(1))
+	}
+	return w.dossier
+}
+
 // call stores data, as a stream or in one piece.
 func (w *worker) call(ctx context.Context, data []byte, m storage.MediaMetadata) (*storage.StorageReference, error) {
 	if len(data) > spooledSize || w.r.IntN(2) == 0 {
@@ -176,6 +230,9 @@ func (w *worker) refused(op string, err error) error {
 	if errors.Is(err, storage.ErrInDoubt) {
 		return err
 	}
+	if limit := new(engine.LimitError); errors.As(err, &limit) {
+		return w.limited(op, limit)
+	}
 	w.say(note{verb: verbRefused, op: op})
 	if errors.Is(err, context.DeadlineExceeded) {
 		return nil
@@ -183,9 +240,25 @@ func (w *worker) refused(op string, err error) error {
 	return err
 }
 
+// limited tells of a Store that a limit has refused, which must have had a reason.
+func (w *worker) limited(op string, l *engine.LimitError) error {
+	room := l.Bytes - l.Used
+	if l.Limit == engine.LimitFree {
+		room = -room
+	}
+	if l.Asked <= room {
+		return fmt.Errorf("%w: operation %s was refused without a reason: %w", errBroken, op, l)
+	}
+	w.say(note{verb: verbLimited, op: op})
+	return nil
+}
+
 func (w *worker) delete() error {
 	i := w.r.IntN(len(w.mine))
 	k := w.mine[i]
+	if w.holds(&k) {
+		return w.deleteHeld(&k)
+	}
 	w.mine = slices.Delete(w.mine, i, i+1)
 	op := w.newOp()
 	w.say(note{verb: verbDelete, op: op, id: k.id})

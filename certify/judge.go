@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/mediabolt/mediabolt/certify/workload"
 	"github.com/mediabolt/mediabolt/engine"
 	"github.com/mediabolt/mediabolt/storage"
 )
@@ -25,6 +26,7 @@ type judge struct {
 	dir   string
 	model *model
 	full  bool // read and verify everything, not only what has changed
+	probe bool // the store was open with workload.ProbeQuota
 
 	entries map[string]engine.Entry // by reference ID
 	found   []Violation
@@ -57,15 +59,14 @@ func open(ctx context.Context, config engine.FileStoreConfig) (store *engine.Fil
 // run judges. Nobody else uses the store meanwhile. An error says that it could
 // not be judged.
 func (j *judge) run(ctx context.Context) ([]Violation, error) {
-	if err := j.list(ctx); err != nil {
-		return nil, err
+	for _, look := range []func(context.Context) error{j.resume, j.list, j.usage, j.holds, j.totals, j.read} {
+		if err := look(ctx); err != nil {
+			return nil, err
+		}
 	}
-	if err := j.totals(ctx); err != nil {
-		return nil, err
-	}
-	if err := j.read(ctx); err != nil {
-		return nil, err
-	}
+	j.erasures()
+	j.scopes()
+	j.quotas()
 	if err := j.tree(); err != nil {
 		return nil, err
 	}
@@ -74,7 +75,7 @@ func (j *judge) run(ctx context.Context) ([]Violation, error) {
 			return nil, err
 		}
 	}
-	j.model.judged()
+	j.model.judged(j.full)
 	return j.found, nil
 }
 
@@ -173,7 +174,7 @@ func (j *judge) tree() error {
 		case !d.IsDir() && !paths[strings.TrimSuffix(path, sidecarSuffix)]:
 			j.report(ViolationOrphan, "%s is the file of no reference", path)
 		}
-		return nil
+		return j.traceless(path, d.IsDir())
 	})
 	return err
 }
@@ -216,13 +217,14 @@ func leftInStaging(dir, when string) ([]Violation, error) {
 
 // inspect opens a store that nobody has open, judges and closes it.
 func inspect(ctx context.Context, config engine.FileStoreConfig, m *model, full bool) (took time.Duration, broken []Violation, err error) {
+	config.Quota, config.MinFreeBytes = workload.ProbeQuota, 0
 	store, took, broken, err := open(ctx, config)
 	if store == nil {
 		return took, broken, err
 	}
 	left, err := leftInStaging(config.BaseDir, "Open")
 	if err == nil {
-		j := &judge{store: store, dir: config.BaseDir, model: m, full: full}
+		j := &judge{store: store, dir: config.BaseDir, model: m, full: full, probe: true}
 		broken, err = j.run(ctx)
 	}
 	broken = append(left, broken...)

@@ -16,6 +16,11 @@ func TestNotes(t *testing.T) {
 		{verb: verbStore, op: "1.2", seed: 1<<64 - 1},
 		{verb: verbStored, op: "1.2", id: "a1b2c3-x"}, {verb: verbDelete, op: "1.3", id: "a1b2c3-x"},
 		{verb: verbRefused, op: "1.3"}, {verb: verbDeleted, op: "1.3"}, {verb: verbUnsure, op: "1.3"},
+		{verb: verbLimited, op: "1.4"}, {verb: verbSpared},
+		{verb: verbHold, op: "1.5", hold: hold{"a1b2c3-x", "audit"}}, {verb: verbHeld, op: "1.5"},
+		{verb: verbRelease, op: "1.6", hold: hold{"dossier-1-000002", "audit"}}, {verb: verbReleased, op: "1.6"},
+		{verb: verbErase, op: "1.7", dossier: noDossier, ids: []string{"a1b2c3-x", "a1b2c3-y"}},
+		{verb: verbErase, op: "1.8", dossier: "dossier-1-000002", ids: []string{}}, {verb: verbErased, op: "1.8"},
 		{verb: verbBroken, text: "two words"}, {verb: verbHindered, text: "disk full"},
 	} {
 		got, err := parseNote(n.String())
@@ -23,7 +28,7 @@ func TestNotes(t *testing.T) {
 		require.Equal(t, n, got)
 	}
 	require.Equal(t, "broken a b", note{verb: verbBroken, text: "a\nb\n"}.String(), "a note is one line")
-	for _, line := range []string{"", "stored", "stored 1.2", "store 1.2 x", "store 1.2 -1", "ready 1", "sings"} {
+	for _, line := range []string{"", "stored", "stored 1.2", "store 1.2 x", "store 1.2 -1", "ready 1", "sings", "hold 1.2 x", "erase 1.2", "held"} {
 		_, err := parseNote(line)
 		require.Error(t, err, line)
 	}

@@ -9,8 +9,6 @@ import (
 	"os/exec"
 	"slices"
 	"time"
-
-	"github.com/mediabolt/mediabolt/storage"
 )
 
 // Killer runs processes on one store that grows, ends them at random moments,
@@ -108,11 +106,11 @@ func (k *Killer) Run(ctx context.Context, rounds int, until time.Time) (KillRepo
 }
 
 func (k *Killer) round(ctx context.Context, round int, last bool) ([]Violation, error) {
-	modes := storage.OrganizationModes()
-	o := &orders{
-		Dir: k.Dir, Dedup: k.r.IntN(2) == 0, Organization: modes[k.r.IntN(len(modes))],
-		Seed: k.Seed, Round: round, Keep: k.Keep,
+	o, err := newOrders(k.r, k.Dir, k.Seed, round, k.Keep)
+	if err != nil {
+		return nil, err
 	}
+	k.model.begin(o)
 	step := plan[round%len(plan)]
 	if !canPause && step.ending != endEarly {
 		step.ending = endKill
@@ -194,9 +192,9 @@ func (k *Killer) hearOut(o *orders, p *process, how ending, late bool, broken []
 		broken = append(broken, Violation{Kind: ViolationStall, Detail: "a process does not close the store within " + patience.String()})
 	case !m.closed:
 		broken = append(broken, Violation{Kind: ViolationStall, Detail: "a process that was to close the store ended without"})
-	case len(m.storing)+len(m.deleting) > 0:
+	case m.inFlight() > 0:
 		broken = append(broken, Violation{Kind: ViolationCall, Detail: fmt.Sprintf(
-			"%d calls neither returned nor were refused when the store was closed", len(m.storing)+len(m.deleting))})
+			"%d calls neither returned nor were refused when the store was closed", m.inFlight())})
 	}
 	left, err := leftInStaging(o.Dir, "Close")
 	return append(broken, left...), err

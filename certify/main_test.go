@@ -1,6 +1,7 @@
 package certify_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -33,11 +35,18 @@ func TestMain(m *testing.M) {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	out := io.Writer(os.Stdout)
+	in, out := io.Reader(os.Stdin), io.Writer(os.Stdout)
 	if lie, ok := lies[how]; ok {
 		out = &liar{out: out, lie: lie.tell, dir: os.Getenv(dirVariable)}
 	}
-	if err := certify.Victim(ctx, os.Stdin, out); err != nil {
+	if d, ok := disobedience[how]; ok {
+		orders, err := io.ReadAll(in)
+		if err != nil {
+			panic(err) // there is no test without
+		}
+		in = bytes.NewReader(d.order.ReplaceAll(orders, []byte(d.instead)))
+	}
+	if err := certify.Victim(ctx, in, out); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
@@ -173,12 +182,77 @@ var lies = map[string]struct {
 		}
 		return note(words...)
 	}, []certify.ViolationKind{certify.ViolationRefcount}},
+	"acknowledges a hold that it does not put into force": {func(l *liar, words []string) string {
+		if words[0] == "ready" {
+			return note(words...) + note("hold", "lie.1", noDossier, "audit") + note("held", "lie.1")
+		}
+		return note(words...)
+	}, []certify.ViolationKind{certify.ViolationHold}},
+	"acknowledges a release that it does not make durable": {func(l *liar, words []string) string {
+		if words[0] == "hold" {
+			return note(words...) + note("held", words[1]) + note("release", "lie"+words[1], words[2], words[3]) + note("released", "lie"+words[1])
+		}
+		if words[0] == "held" {
+			return ""
+		}
+		return note(words...)
+	}, []certify.ViolationKind{certify.ViolationHold}},
+	"erases in part": {func(l *liar, words []string) string {
+		if words[0] == "stored" && strings.HasSuffix(words[1], "5") {
+			return note(words...) + note("erase", "lie"+words[1], "-", words[2], "a7f3f7-06h0aeyy8hrzvc6fkc554h3rs0")
+		}
+		return note(words...)
+	}, []certify.ViolationKind{certify.ViolationErasure}},
+	"does not erase": {func(l *liar, words []string) string {
+		if words[0] == "stored" && strings.HasSuffix(words[1], "5") {
+			return note(words...) + note("erase", "lie"+words[1], "-", words[2]) + note("erased", "lie"+words[1])
+		}
+		return note(words...)
+	}, []certify.ViolationKind{certify.ViolationResurrected}},
+	"leaves a trace of what it has erased": {func(l *liar, words []string) string {
+		if words[0] == "ready" {
+			l.harm(os.MkdirAll(filepath.Join(l.dir, noDossier), 0o700))
+			return note(words...) + note("erase", "lie.1", noDossier) + note("erased", "lie.1")
+		}
+		return note(words...)
+	}, []certify.ViolationKind{certify.ViolationErasure}},
+	"stores what a limit refuses": {func(l *liar, words []string) string {
+		if words[0] == "stored" {
+			return note("limited", words[1])
+		}
+		return note(words...)
+	}, []certify.ViolationKind{certify.ViolationUnknown}},
+	"shares across scopes": {honestly, []certify.ViolationKind{certify.ViolationScope}},
+	"shares with nobody":   {honestly, []certify.ViolationKind{certify.ViolationScope}},
+	"has no quota":         {honestly, []certify.ViolationKind{certify.ViolationQuota}},
+	"counts usage wrong": {func(l *liar, words []string) string {
+		if words[0] == "ready" {
+			l.harm(l.swapIndex(oneByteMore)) // and keeps its lock
+		}
+		return note(words...)
+	}, []certify.ViolationKind{certify.ViolationUsage}},
 	"panics": {func(l *liar, words []string) string {
 		if l.count > 50 {
 			panic("on purpose")
 		}
 		return note(words...)
 	}, []certify.ViolationKind{certify.ViolationCall}},
+}
+
+// noDossier is the name of a dossier that no crew has.
+const noDossier = "dossier-9999-000001"
+
+// honestly is for victims that lie about nothing but do as they like.
+func honestly(_ *liar, words []string) string { return note(words...) }
+
+// disobedience is what some victims do instead of what they are ordered.
+var disobedience = map[string]struct {
+	order   *regexp.Regexp
+	instead string
+}{
+	"shares across scopes": {regexp.MustCompile(`"scope":"[a-z-]*"`), `"scope":"global"`},
+	"shares with nobody":   {regexp.MustCompile(`"dedup":true`), `"dedup":false`},
+	"has no quota":         {regexp.MustCompile(`"(Total|User|Session)Bytes":`), `"${1}Bytes":9`},
 }
 
 // swapIndex puts a copy of the index in its place. Where change is not nil it
@@ -200,25 +274,35 @@ func (l *liar) swapIndex(change func(*bolt.Tx) error) error {
 	return errors.Join(l.swapped.Update(change), os.Rename(swapped, name), os.Remove(filepath.Join(filepath.Dir(name), "index.sums")))
 }
 
-// rowRefs is the key of a blob row's refcount.
-const rowRefs = 7
+// Keys of a blob row's refcount, and of a usage row's bytes.
+const (
+	rowRefs    = 7
+	usageBytes = 2
+)
 
 // oneMore makes every refcount in an index one higher.
-func oneMore(tx *bolt.Tx) error {
-	blobs := tx.Bucket([]byte("blobs"))
+func oneMore(tx *bolt.Tx) error { return higher(tx, "blobs", rowRefs) }
+
+// oneByteMore makes every usage in an index one byte more.
+func oneByteMore(tx *bolt.Tx) error { return higher(tx, "usage", usageBytes) }
+
+// higher makes a number in every row of a bucket one higher.
+func higher(tx *bolt.Tx, bucket string, field uint64) error {
+	b := tx.Bucket([]byte(bucket))
 	rows := map[string][]byte{}
-	err := blobs.ForEach(func(key, row []byte) error {
+	err := b.ForEach(func(key, row []byte) error {
 		fields := map[uint64]any{}
 		if err := cbor.Unmarshal(row[1:], &fields); err != nil {
 			return err
 		}
-		fields[rowRefs] = fields[rowRefs].(uint64) + 1
+		n, _ := fields[field].(uint64) // zero is left out
+		fields[field] = n + 1
 		body, err := cbor.Marshal(fields)
 		rows[string(key)] = append([]byte{row[0]}, body...)
 		return err
 	})
 	for key, row := range rows {
-		err = errors.Join(err, blobs.Put([]byte(key), row))
+		err = errors.Join(err, b.Put([]byte(key), row))
 	}
 	return err
 }

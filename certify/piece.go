@@ -2,20 +2,23 @@ package certify
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"hash/fnv"
 	"io"
 	"math/rand/v2"
+	"regexp"
 	"strconv"
+	"strings"
 
 	"github.com/mediabolt/mediabolt/engine"
 	"github.com/mediabolt/mediabolt/storage"
 )
 
-// piece is one stored medium: the operation that stored it, and the seed of its
-// bytes. Everything else about it follows from these two.
+// piece is one stored medium: the operation that stored it, which also names its
+// dossier, and the seed of its bytes. Everything else about it follows from these two.
 type piece struct {
 	op   string
 	seed uint64
@@ -62,7 +65,7 @@ func (p piece) metadata() storage.MediaMetadata {
 	_, _ = h.Write([]byte(p.op)) // is documented to never fail
 	n := int(h.Sum32() >> 1)
 	m := storage.MediaMetadata{
-		SessionID:    fmt.Sprint("session ", n%20),
+		SessionID:    cmp.Or(p.dossier(), fmt.Sprint("session ", n%sessions)),
 		MessageIndex: n % 7,
 		Labels:       map[string]string{labelOp: p.op, labelSeed: strconv.FormatUint(p.seed, 10)},
 	}
@@ -72,7 +75,41 @@ func (p piece) metadata() storage.MediaMetadata {
 	if n%4 != 0 {
 		m.RunID = fmt.Sprint("run-", n%3)
 	}
+	if n%7 != 0 {
+		m.UserID = fmt.Sprint("user ", n%users)
+	}
 	return m
+}
+
+// Sessions and users that pieces without a dossier are of.
+const (
+	sessions = 20
+	users    = 6
+)
+
+// dossier is the session of pieces that one goroutine has alone, so that it may hold
+// and erase them together; empty: p is in none.
+func (p piece) dossier() string {
+	_, dossier, _ := strings.Cut(p.op, "/")
+	return dossier
+}
+
+// dossierPattern finds the names of dossiers in paths and sidecars.
+var dossierPattern = regexp.MustCompile(dossierPrefix + `\d+-\d{6}`)
+
+// dossierPrefix is what they begin with.
+const dossierPrefix = "dossier-"
+
+func dossierName(round int, number int64) string {
+	return fmt.Sprintf("%s%d-%06d", dossierPrefix, round, number)
+}
+
+// round is the round in which p was stored; known is false where its operation tells
+// of none.
+func (p piece) round() (round int, known bool) {
+	number, _, _ := strings.Cut(p.op, ".")
+	round, err := strconv.Atoi(number)
+	return round, err == nil
 }
 
 // pieceOf is the piece that a store says is behind an entry.

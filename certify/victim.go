@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -17,10 +19,34 @@ import (
 type orders struct {
 	Dir          string                   `json:"dir"`
 	Dedup        bool                     `json:"dedup"`
+	Scope        engine.DedupScope        `json:"scope"`
+	Quota        engine.Quota             `json:"quota"`
+	MinFree      int64                    `json:"min_free"` // bytes
 	Organization storage.OrganizationMode `json:"organization"`
 	Seed         uint64                   `json:"seed"`
 	Round        int                      `json:"round"`
 	Keep         int                      `json:"keep"` // references of each goroutine
+}
+
+// fewFree is how much may be written in some rounds until MinFreeBytes refuses more.
+const fewFree = 8 << 20
+
+// newOrders are those of a round, by chance.
+func newOrders(r *rand.Rand, dir string, seed uint64, round, keep int) (*orders, error) {
+	modes, t := storage.OrganizationModes(), randomTerms(r)
+	o := &orders{
+		Dir: dir, Dedup: t.dedup, Scope: t.scope, Organization: modes[r.IntN(len(modes))],
+		Seed: seed, Round: round, Keep: keep, Quota: quotaOf(keep),
+	}
+	if r.IntN(4) != 0 {
+		return o, nil
+	}
+	free, err := freeSpace(filepath.Dir(dir))
+	if err != nil {
+		return nil, fmt.Errorf("free space of %s: %w", filepath.Dir(dir), storage.Classify(err))
+	}
+	o.MinFree = max(0, free-fewFree)
+	return o, nil
 }
 
 // lockTimeout is how long a store is waited for that another process has just
@@ -29,7 +55,8 @@ const lockTimeout = 10 * time.Second
 
 func (o *orders) config() engine.FileStoreConfig {
 	return engine.FileStoreConfig{
-		BaseDir: o.Dir, EnableDeduplication: o.Dedup, Organization: o.Organization, LockTimeout: lockTimeout,
+		BaseDir: o.Dir, EnableDeduplication: o.Dedup, DedupScope: o.Scope, Organization: o.Organization, LockTimeout: lockTimeout,
+		Quota: o.Quota, MinFreeBytes: o.MinFree,
 	}
 }
 

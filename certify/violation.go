@@ -14,6 +14,11 @@ const (
 	ViolationTotals      ViolationKind = "totals"      // totals that are not the sums
 	ViolationStaging     ViolationKind = "staging"     // something left in staging after Open, or after Close
 	ViolationOrphan      ViolationKind = "orphan"      // a file in the tree that no reference has
+	ViolationHold        ViolationKind = "hold"        // an acknowledged hold is gone, one that ended is back, or it does not hold
+	ViolationErasure     ViolationKind = "erasure"     // an erasure that was done in part, or has left a trace
+	ViolationScope       ViolationKind = "scope"       // bytes that are shared across scopes, or not within one
+	ViolationUsage       ViolationKind = "usage"       // a usage that is not the sum of the references
+	ViolationQuota       ViolationKind = "quota"       // a quota that is exceeded
 	ViolationVerify      ViolationKind = "verify"      // Verify finds damage
 	ViolationCall        ViolationKind = "call"        // a call failed, or read other bytes, while nothing was wrong with the disk
 	ViolationLock        ViolationKind = "lock"        // a second process was let in, or not told what is wrong

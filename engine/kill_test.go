@@ -80,7 +80,8 @@ func eachKillSeed(t *testing.T, test func(t *testing.T, form killForm, seed uint
 }
 
 // Processes are killed, paused and closed at random moments, again and again,
-// on one store that 64 goroutines work on.
+// on one store that 64 goroutines work on: they store, delete, hold and erase, within
+// quotas and in scopes.
 func TestKill(t *testing.T) {
 	eachKillSeed(t, func(t *testing.T, form killForm, seed uint64) {
 		k := &certify.Killer{Dir: t.TempDir(), Victim: newVictim, Seed: seed, Keep: form.keep, Work: form.work}
@@ -96,6 +97,10 @@ func TestKill(t *testing.T) {
 		require.NotZero(t, report.References)
 		if form.rounds < math.MaxInt {
 			require.GreaterOrEqual(t, report.Kills, 50)
+		} else {
+			require.NotZero(t, report.Spared, "no hold refused anything")
+			require.NotZero(t, report.Erased, "nothing was erased")
+			require.NotZero(t, report.Limited, "no limit refused anything")
 		}
 		requireSettled(t, engine.FileStoreConfig{BaseDir: k.Dir, EnableDeduplication: true})
 	})

@@ -140,6 +140,11 @@ func TestStrictCutsOfRestores(t *testing.T) { strictCutsOf(t, workload.RunRestor
 // and another import adds the rest.
 func TestStrictCutsOfImports(t *testing.T) { strictCutsOf(t, workload.RunImport, 24) }
 
+// After a cut at any event of a workload of scopes and quotas, bytes are shared within
+// their scope alone, what is counted against users, sessions and the total is what they
+// have, no quota is exceeded, and a store that was refused has left nothing.
+func TestStrictCutsOfLimits(t *testing.T) { strictCutsOf(t, workload.RunLimits, 6) }
+
 // strictCutsOf cuts a workload after each of its events, or after one of some but for
 // the long and the short form.
 func strictCutsOf(t *testing.T, use func(context.Context, workload.Target, uint64, *workload.Journal) error, some int) {

@@ -51,11 +51,15 @@ func (t *Target) open(ctx context.Context, config engine.FileStoreConfig) (*engi
 type Client struct {
 	Store   *engine.FileStore
 	Journal *Journal
+	// Scope is that of the store's configuration; empty: how stores share their
+	// bytes is not judged.
+	Scope engine.DedupScope
 }
 
-// Put stores content with Store, and returns the ID of its reference.
+// Put stores content with Store, and returns the ID of its reference. A limit may
+// refuse it.
 func (c *Client) Put(ctx context.Context, content Content, place Place) (ref string, err error) {
-	n := c.Journal.Begin(Op{Kind: KindStore, Content: content, Place: place})
+	n := c.Journal.Begin(Op{Kind: KindStore, Content: content, Place: place, Scope: c.Scope})
 	media := &storage.MediaContent{MimeType: mimeType, Data: "data:;base64," + base64.StdEncoding.EncodeToString(content.Bytes())}
 	return c.stored(n)(c.Store.Store(ctx, media, metadata(n, place)))
 }
@@ -63,14 +67,18 @@ func (c *Client) Put(ctx context.Context, content Content, place Place) (ref str
 // PutReader stores content with StoreReader, whose reader does not tell how
 // much there is.
 func (c *Client) PutReader(ctx context.Context, content Content, place Place) (ref string, err error) {
-	n := c.Journal.Begin(Op{Kind: KindStoreReader, Content: content, Place: place})
+	n := c.Journal.Begin(Op{Kind: KindStoreReader, Content: content, Place: place, Scope: c.Scope})
 	stream := io.LimitReader(content.stream(), int64(content.Size))
 	return c.stored(n)(c.Store.StoreReader(ctx, stream, storage.MediaInfo{MimeType: mimeType}, metadata(n, place)))
 }
 
 func (c *Client) stored(n uint64) func(*storage.StorageReference, error) (string, error) {
 	return func(ref *storage.StorageReference, err error) (string, error) {
-		if err != nil {
+		switch limit := new(engine.LimitError); {
+		case errors.As(err, &limit):
+			c.Journal.Refuse(n)
+			return "", err
+		case err != nil:
 			c.Journal.End(n, "", err)
 			return "", err
 		}
@@ -174,7 +182,9 @@ func metadata(n uint64, p Place) storage.MediaMetadata {
 	if p.Origin != "" {
 		labels[engine.AdoptedFrom] = p.Origin
 	}
-	m := storage.MediaMetadata{SessionID: p.Session, ConversationID: p.Conversation, RunID: p.Run, Policy: p.Policy, Labels: labels}
+	m := storage.MediaMetadata{
+		SessionID: p.Session, ConversationID: p.Conversation, RunID: p.Run, UserID: p.User, Policy: p.Policy, Labels: labels,
+	}
 	if n%2 == 0 {
 		m.CreatedAt = time.Unix(int64(n), 0).UTC()
 	}

@@ -45,6 +45,9 @@ const (
 	// KindRefused is a deletion of what is held. It is acknowledged where it is
 	// refused for that.
 	KindRefused Kind = "refused"
+	// KindLimited is a store that does not fit. It is acknowledged where a limit
+	// has refused it.
+	KindLimited Kind = "limited"
 	// KindHarm removes or cuts the file of a blob behind the store's back. Until
 	// a Store of the same bytes is acknowledged they may be damaged.
 	KindHarm Kind = "harm"
@@ -67,6 +70,7 @@ type Place struct {
 	Session      string `json:"session,omitempty"`
 	Conversation string `json:"conversation,omitempty"`
 	Run          string `json:"run,omitempty"`
+	User         string `json:"user,omitempty"`
 	Origin       string `json:"origin,omitempty"` // of what is adopted
 	Policy       string `json:"policy,omitempty"`
 }
@@ -83,15 +87,19 @@ type Op struct {
 	Kind    Kind    `json:"kind"`
 	Content Content `json:"content"` // of a store or a harm
 	Place   Place   `json:"place"`   // of a store
-	Ref     string  `json:"ref,omitempty"`
-	Policy  string  `json:"policy,omitempty"` // of a retain
-	Hold    Held    `json:"hold,omitzero"`    // of a hold or a release
-	Part    uint64  `json:"part,omitempty"`   // number of the erasure that a delete is part of
-	Digest  string  `json:"digest,omitempty"` // SHA-256 of the index that a lose has left, if any
-	Begun   int64   `json:"begun"`            // by the journal's clock
-	Ended   int64   `json:"ended,omitempty"`
-	Outcome Outcome `json:"outcome,omitempty"`
-	Error   string  `json:"error,omitempty"`
+	// Scope is among whom a store shares its bytes; empty: that is not judged.
+	Scope engine.DedupScope `json:"scope,omitempty"`
+	// Quota is that of an opening.
+	Quota   engine.Quota `json:"quota,omitzero"`
+	Ref     string       `json:"ref,omitempty"`
+	Policy  string       `json:"policy,omitempty"` // of a retain
+	Hold    Held         `json:"hold,omitzero"`    // of a hold or a release
+	Part    uint64       `json:"part,omitempty"`   // number of the erasure that a delete is part of
+	Digest  string       `json:"digest,omitempty"` // SHA-256 of the index that a lose has left, if any
+	Begun   int64        `json:"begun"`            // by the journal's clock
+	Ended   int64        `json:"ended,omitempty"`
+	Outcome Outcome      `json:"outcome,omitempty"`
+	Error   string       `json:"error,omitempty"`
 }
 
 func (o *Op) isStore() bool { return o.Kind == KindStore || o.Kind == KindStoreReader }
@@ -143,6 +151,13 @@ func (j *Journal) End(number uint64, ref string, err error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.end(number, ref, outcome, err, j.clock())
+}
+
+// Refuse records that a limit has refused a store, which has not happened then.
+func (j *Journal) Refuse(number uint64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.end(number, "", OutcomeFailed, nil, j.clock())
 }
 
 // end is End at a given time. The caller holds mu.

@@ -88,6 +88,7 @@ func Judge(ctx context.Context, target Target, journal *Journal) (*Verdict, erro
 	j.compare(ctx, f)
 	j.compareHolds(ctx, f)
 	j.compareOrigins(ctx, f)
+	j.compareLimits(ctx, f)
 	j.tree("after the opening")
 	j.setAside()
 	j.verify(ctx, f)
@@ -135,7 +136,9 @@ func (j *judge) prepare() {
 // open opens the store, and listens to what it says of its recovery.
 func (j *judge) open(ctx context.Context) (*engine.FileStore, error) {
 	j.opening = recoveryLog{}
-	return j.target.open(ctx, engine.FileStoreConfig{EnableDeduplication: true, RebuildIndex: j.lost(), Logger: slog.New(&j.opening)})
+	return j.target.open(ctx, engine.FileStoreConfig{
+		EnableDeduplication: true, Quota: ProbeQuota, RebuildIndex: j.lost(), Logger: slog.New(&j.opening),
+	})
 }
 
 // bounded judges the work of an opening. Debt is what came after the last
@@ -151,7 +154,7 @@ func (j *judge) bounded() {
 			if last > 0 {
 				staged, last = last, 0
 			}
-		case op.isStore():
+		case op.isStore() || op.Kind == KindLimited:
 			debt++
 			staged++
 			last++
@@ -230,14 +233,13 @@ func (j *judge) owner(id string, e *engine.Entry) *Op {
 	if op := j.byRef[id]; op != nil {
 		return op
 	}
-	n, err := strconv.ParseUint(e.Metadata.Labels[labelOp], 10, 64)
-	if err != nil || n == 0 || n > uint64(len(j.ops)) {
+	op := j.origin(e)
+	if op == nil {
 		j.add("every reference was stored", 0, id, "its label says operation %q", e.Metadata.Labels[labelOp])
 		return nil
 	}
-	op := &j.ops[n-1]
 	if !op.isStore() || !op.open() {
-		j.add("a store that failed or had not begun leaves nothing", n, id, "it is listed; the operation is: %s %s %s", op.Kind, op.Outcome, op.Ref)
+		j.add("a store that failed or had not begun leaves nothing", op.Number, id, "it is listed; the operation is: %s %s %s", op.Kind, op.Outcome, op.Ref)
 		return nil
 	}
 	return op
@@ -390,7 +392,8 @@ func (j *Journal) Settle(v *Verdict) {
 			if v.holds[op.Hold] == (op.Kind == KindHold) {
 				outcome = OutcomeAcknowledged
 			}
-		case op.Kind == KindHarm, op.Kind == KindRefused, op.Kind == KindReorganize, op.Kind == KindAdopt, op.Kind == KindCompact, op.Kind == KindRebuild, op.isCopy():
+		case op.Kind == KindHarm, op.Kind == KindRefused, op.Kind == KindLimited, op.Kind == KindReorganize, op.Kind == KindAdopt,
+			op.Kind == KindCompact, op.Kind == KindRebuild, op.isCopy():
 			outcome = OutcomeAcknowledged
 		}
 		j.end(op.Number, ref, outcome, nil, v.seen)

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	bolt "go.etcd.io/bbolt"
 
 	"github.com/mediabolt/mediabolt/certify/workload"
 	"github.com/mediabolt/mediabolt/engine"
@@ -81,6 +82,39 @@ func (s *small) retain(t *testing.T, ref string, policies ...string) {
 		require.NoError(t, c.Retain(context.Background(), ref, p))
 	}
 	require.NoError(t, c.Close())
+}
+
+// share stores equal bytes for two users, twice for one of them, under a
+// configuration, while the journal has that each user's are shared alone.
+func (s *small) share(t *testing.T, config engine.FileStoreConfig) {
+	t.Helper()
+	config.BaseDir = s.target.Dir
+	f, err := engine.Open(context.Background(), config)
+	require.NoError(t, err)
+	c := &workload.Client{Store: f, Journal: s.journal, Scope: engine.ScopeUser}
+	for _, user := range []string{"alice", "bob", "alice", ""} {
+		_, err := c.Put(context.Background(), workload.Content{Seed: 9, Size: 700}, workload.Place{User: user})
+		require.NoError(t, err)
+	}
+	require.NoError(t, c.Close())
+}
+
+// forgetUsage takes the rows from the index that say what users and sessions have.
+func (s *small) forgetUsage(t *testing.T) {
+	t.Helper()
+	control := filepath.Join(s.target.Dir, ".mediabolt")
+	db, err := bolt.Open(filepath.Join(control, "index.db"), 0o600, nil)
+	require.NoError(t, err)
+	require.NoError(t, db.Update(func(tx *bolt.Tx) error {
+		if err := tx.DeleteBucket([]byte("usage")); err != nil {
+			return err
+		}
+		_, err := tx.CreateBucket([]byte("usage"))
+		return err
+	}))
+	require.NoError(t, db.Close())
+	// The store takes the pages of an index without sums as they are.
+	require.NoError(t, os.Remove(filepath.Join(control, "index.sums")))
 }
 
 // file is the path of a reference's blob.
@@ -231,6 +265,53 @@ func TestJudgeFindsWhatIsBroken(t *testing.T) {
 			s.hold(t)
 			c := open(t, s.target, s.journal)
 			require.NoError(t, c.Refused(context.Background(), s.alone))
+			require.NoError(t, c.Close())
+		}},
+		{name: "bytes that two scopes share", broken: []string{"bytes are shared within their scope alone"},
+			harm: func(t *testing.T, s *small) { s.share(t, engine.FileStoreConfig{EnableDeduplication: true}) }},
+		{name: "bytes that are twice in a scope", broken: []string{"bytes are shared within their scope alone"},
+			harm: func(t *testing.T, s *small) { s.share(t, engine.FileStoreConfig{}) }},
+		{name: "bytes in their scopes", harm: func(t *testing.T, s *small) {
+			s.share(t, engine.FileStoreConfig{EnableDeduplication: true, DedupScope: engine.ScopeUser})
+		}},
+		{name: "a quota that is exceeded", broken: []string{"no quota is exceeded"},
+			harm: func(_ *testing.T, s *small) {
+				n := s.journal.Begin(workload.Op{Kind: workload.KindOpen, Quota: engine.Quota{SessionBytes: 10_999}})
+				s.journal.End(n, "", nil)
+			}},
+		{name: "a quota that is full", harm: func(_ *testing.T, s *small) {
+			n := s.journal.Begin(workload.Op{Kind: workload.KindOpen, Quota: engine.Quota{SessionBytes: 11_000, TotalBytes: 8000}})
+			s.journal.End(n, "", nil)
+		}},
+		{name: "a usage that is wrong", broken: []string{"usage is that of the references", "the verification finds nothing"},
+			harm: func(t *testing.T, s *small) { s.forgetUsage(t) }},
+		{name: "what a limit has refused and is there", broken: []string{"a store that failed or had not begun leaves nothing"},
+			harm: func(t *testing.T, s *small) {
+				for _, op := range s.journal.Ops() {
+					if op.Ref == s.alone {
+						op.Ref, op.Kind = "", workload.KindLimited
+						line, err := json.Marshal(op)
+						require.NoError(t, err)
+						require.NoError(t, s.journal.Add(line))
+					}
+				}
+			}},
+		{name: "what does not fit is stored", broken: []string{"a store that failed or had not begun leaves nothing"},
+			harm: func(t *testing.T, s *small) {
+				c := open(t, s.target, s.journal)
+				require.ErrorContains(t, c.Limited(context.Background(), aloneContent, place), "was stored")
+				require.ErrorContains(t, c.LimitedReader(context.Background(), aloneContent, place), "was stored")
+				require.NoError(t, c.Close())
+			}},
+		{name: "what limits refuse", harm: func(t *testing.T, s *small) {
+			f, err := engine.Open(context.Background(), engine.FileStoreConfig{BaseDir: s.target.Dir, Quota: engine.Quota{SessionBytes: 12_000}})
+			require.NoError(t, err)
+			c := &workload.Client{Store: f, Journal: s.journal}
+			require.NoError(t, c.Limited(context.Background(), aloneContent, place))
+			require.NoError(t, c.LimitedReader(context.Background(), aloneContent, place))
+			_, err = c.Put(context.Background(), aloneContent, place)
+			require.ErrorIs(t, err, storage.ErrDiskSpace)
+			require.Empty(t, s.journal.Failed(), "a refusal is no failure")
 			require.NoError(t, c.Close())
 		}},
 		{name: "a reference that nobody stored", broken: []string{"every reference was stored"},
@@ -440,6 +521,26 @@ func TestRun(t *testing.T) {
 		workload.KindHold, workload.KindRelease, workload.KindRefused, workload.KindRetain, workload.KindExpire} {
 		require.NotZero(t, kinds[kind], kind)
 	}
+	require.Empty(t, promises(t, target, j))
+}
+
+// So does the one of limits, some of which refuse what would fit alone.
+func TestRunLimits(t *testing.T) {
+	target := workload.Target{Dir: filepath.Join(t.TempDir(), "store")}
+	j := workload.NewJournal(nil, nil)
+	require.NoError(t, workload.RunLimits(context.Background(), target, 1, j))
+	require.Empty(t, j.Failed())
+	var limited, refused int
+	for _, op := range j.Ops() {
+		switch {
+		case op.Kind == workload.KindLimited:
+			limited++
+		case op.Outcome == workload.OutcomeFailed:
+			refused++
+		}
+	}
+	require.Equal(t, 10, limited)
+	require.GreaterOrEqual(t, refused, 4)
 	require.Empty(t, promises(t, target, j))
 }
 

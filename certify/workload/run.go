@@ -98,13 +98,13 @@ func (s *script) session(ctx context.Context, config engine.FileStoreConfig, do 
 	if ctx.Err() != nil {
 		return
 	}
-	n := s.journal.Begin(Op{Kind: KindOpen})
+	n := s.journal.Begin(Op{Kind: KindOpen, Quota: config.Quota})
 	f, err := s.target.open(ctx, config)
 	s.journal.End(n, "", err)
 	if err != nil {
 		return
 	}
-	s.client = &Client{Store: f, Journal: s.journal}
+	s.client = &Client{Store: f, Journal: s.journal, Scope: config.DedupScope}
 	do(ctx)
 	_ = s.client.Close() // is in the journal
 }

@@ -42,8 +42,9 @@ disk and prove that stores keep their promises there:
   the disk      how long durable writes and syncs take, whether syncs are so fast
                 that they cannot have reached a disk, and what about the filesystem
                 weakens the promises
-  consistency   64 goroutines store, delete and read; the store is compared with
-                what was acknowledged, closed, opened and compared again
+  consistency   64 goroutines store, delete, hold, erase and read, within quotas; the
+                store is compared with what was acknowledged, closed, opened and
+                compared again
   kills         64 goroutines in a process of its own, which is killed, paused or
                 asked to close at random moments; what it has acknowledged must be
                 there, byte for byte, what was deleted must not, and what was under
@@ -193,6 +194,8 @@ func printDisk(p *page, d *certify.Disk) {
 func printCount(p *page, c *certify.Count, references int) {
 	p.item("calls", "%s stores and %s deletes acknowledged, %s reads compared, %s refused",
 		humanize.Comma(c.Stored), humanize.Comma(c.Deleted), humanize.Comma(c.Read), humanize.Comma(c.Refused))
+	p.item("lifecycle", "%s and %s acknowledged; %s refused for a hold, %s for a limit",
+		count(int(c.Held), "hold"), count(int(c.Erased), "erased reference"), count(int(c.Spared), "delete"), count(int(c.Limited), "store"))
 	p.item("in the end", "%s", count(references, "reference"))
 }
 
