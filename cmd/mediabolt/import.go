@@ -57,6 +57,15 @@ and left out, with exit code 12. What was added before an error stays.`,
 	return cmd
 }
 
+// sizeOf is how many bytes there are to read, 0 where that is not known.
+func sizeOf(f *os.File) int64 {
+	info, err := f.Stat()
+	if err != nil || !info.Mode().IsRegular() {
+		return 0
+	}
+	return info.Size()
+}
+
 // importRecord is what import prints in JSON.
 type importRecord struct {
 	References int64             `json:"references"` // added
@@ -72,13 +81,13 @@ func (i *importing) run(ctx context.Context, name string) error {
 	if mode != "" && mode.Validate() != nil {
 		return usagef("--organization %q: want one of %s", i.organization, strings.Join(modeNames(), ", "))
 	}
-	in := interruptible(ctx, i.app.stdin)
+	file, in := i.app.stdin, interruptible(ctx, i.app.stdin)
 	if name != standardInput {
 		f, err := os.Open(name)
 		if err != nil {
 			return err
 		}
-		in = f
+		file, in = f, f
 	}
 	defer func() { _ = in.Close() }() // was only read
 	dir, err := i.app.storeDir()
@@ -90,13 +99,15 @@ func (i *importing) run(ctx context.Context, name string) error {
 		if fresh {
 			i.app.note("made a new store in %s", dir)
 		}
-		return i.read(ctx, store, in)
+		return i.read(ctx, store, in, sizeOf(file))
 	})
 }
 
-func (i *importing) read(ctx context.Context, store *engine.FileStore, in io.Reader) error {
+// read imports an archive of so many bytes; 0 where that is not known.
+func (i *importing) read(ctx context.Context, store *engine.FileStore, in io.Reader, total int64) error {
 	begun := time.Now()
-	show := i.app.newProgress("importing", -1, true)
+	show := i.app.newProgress("importing", "")
+	show.total = total
 	done, err := store.Import(ctx, watchedReader{in, show})
 	show.clear()
 	if errors.Is(err, context.Canceled) {

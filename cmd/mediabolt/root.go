@@ -27,6 +27,9 @@ type app struct {
 	asJSON      bool
 	verbose     bool
 	lockTimeout time.Duration
+	// progressPause is --progress: between two lines of a progress where there is no
+	// terminal; not above zero: nothing is shown.
+	progressPause time.Duration
 
 	running bool // the command line was understood
 }
@@ -66,6 +69,7 @@ Data goes to standard output, everything else to standard error. Exit codes:
 	flags.BoolVar(&a.asJSON, "json", false, "print JSON, one object a line")
 	flags.BoolVarP(&a.verbose, "verbose", "v", false, "show what the store does by itself, as the recovery after a crash")
 	flags.DurationVar(&a.lockTimeout, "lock-timeout", 5*time.Second, "how long to wait, a `DURATION`, for another process that has the store open; 0 does not wait")
+	flags.DurationVar(&a.progressPause, "progress", plainPause, "how often, a `DURATION`, long work says how far it is where there is no terminal; 0 is never, nor on one")
 	if err := root.MarkPersistentFlagDirname("store"); err != nil {
 		panic(err) // the flag is the one above
 	}
