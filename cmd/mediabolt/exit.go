@@ -127,7 +127,11 @@ func (a *app) finish(cmd *cobra.Command, args []string, err error) int {
 		a.asJSON = a.asJSON || slices.Contains(args, "--json")
 	}
 	if errors.Is(err, context.Canceled) && !errors.As(err, new(*interruptedError)) {
-		err = &interruptedError{"interrupted"}
+		stopped := error(&interruptedError{"interrupted"})
+		if h := new(hintedError); errors.As(err, &h) {
+			stopped = hinted(stopped, h.hint)
+		}
+		err = stopped
 	}
 	if errors.Is(err, errUsage) {
 		err = hinted(err, "see '"+cmd.CommandPath()+" --help'")
