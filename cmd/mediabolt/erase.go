@@ -191,15 +191,25 @@ func eraseWords(e *engine.Erasure) string {
 		count(int(e.References), "reference"), humanBytes(e.FreedBytes), humanBytes(e.SharedBytes))
 }
 
+// eraseRecord is what erase prints in JSON.
+type eraseRecord struct {
+	*engine.Erasure
+	Moved *int64 `json:"moved"` // null: a dry run does not look for what would be moved
+}
+
 func (e *erase) print(done *engine.Erasure) error {
 	if e.app.asJSON {
-		return e.app.printJSON(done)
+		record := eraseRecord{Erasure: done}
+		if !e.options.DryRun {
+			record.Moved = &done.Moved
+		}
+		return e.app.printJSON(&record)
 	}
 	for _, f := range done.Failures {
 		e.app.note("%s stays: %s", cmp.Or(f.Ref, f.Path), f.Reason)
 	}
-	if e.options.DryRun { // does not look for what would be moved
-		_, err := fmt.Fprintf(e.app.stdout, "would erase %s\n", eraseWords(done))
+	if e.options.DryRun {
+		_, err := fmt.Fprintf(e.app.stdout, "would erase %s; blobs that are to be moved are found while erasing\n", eraseWords(done))
 		return err
 	}
 	_, err := fmt.Fprintf(e.app.stdout, "erased %s, %s moved\n", eraseWords(done), count(int(done.Moved), "blob"))

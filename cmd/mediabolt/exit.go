@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/mediabolt/mediabolt/blobs"
+	"github.com/mediabolt/mediabolt/engine"
 	"github.com/mediabolt/mediabolt/storage"
 )
 
@@ -79,6 +82,9 @@ func outcomeOf(err error) outcome {
 			out = o.outcome
 			break
 		}
+	}
+	if j := new(engine.JournalError); errors.As(err, &j) {
+		out.hint = "copy " + filepath.Base(j.Path) + " from the directory " + blobs.ControlDir + " of a backup to " + j.Path + ", or move it away and lose what it says"
 	}
 	if h := new(hintedError); errors.As(err, &h) {
 		out.hint = h.hint
