@@ -20,8 +20,8 @@ type RestoreOptions struct {
 	// no space and little time. Default: all bytes are copied, so that no damage of
 	// the disk hits both.
 	Link bool
-	// Ledgers are directories of stores and backups. What their ledgers say was erased
-	// does not come back; neither does what was erased in the store that the backup
+	// Ledgers are directories of stores and backups, each of which must be there
+	// (ErrNoStore). What their ledgers say was erased does not come back; neither does what was erased in the store that the backup
 	// was made of, where that is still in its directory.
 	Ledgers []string
 	// Progress is told, now and then, what is being done, and for how many references
@@ -57,6 +57,11 @@ func Restore(ctx context.Context, source, dest string, opts RestoreOptions) (_ B
 	marker, err := markerOf(source)
 	if err != nil {
 		return Backup{}, wrap(err)
+	}
+	for _, dir := range opts.Ledgers { // one that is misspelt would bring back what was erased
+		if _, err := os.Stat(filepath.Join(dir, blobs.ControlDir)); err != nil {
+			return Backup{}, wrap(fmt.Errorf("%w: ledger of %s: %w", storage.ErrNoStore, dir, err))
+		}
 	}
 	config := opts.Config
 	config.BaseDir, config.NoCreate = source, true

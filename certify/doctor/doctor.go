@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 	"unicode"
 
@@ -180,8 +181,8 @@ func (r *Report) tryLinks() (links bool, err error) {
 	dir, err := os.MkdirTemp(at, "doctor-*")
 	if err != nil {
 		advice := "check the owner and the mode of this directory"
-		if errors.Is(err, fs.ErrPermission) {
-			advice += ", and whether the filesystem is mounted read-only"
+		if errors.Is(err, syscall.EROFS) {
+			advice = "the filesystem is mounted read-only: see 'dmesg' for why, and mount it to be written to"
 		}
 		r.add("permissions", Problem, advice, "nothing can be made in %s: %v", at, err)
 		return false, err

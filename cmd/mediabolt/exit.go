@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -63,8 +64,9 @@ var outcomes = []struct {
 	{storage.ErrTooLarge, outcome{"too_large", exitFailure, ""}},
 	{storage.ErrInvalidMedia, outcome{"invalid_media", exitFailure, ""}},
 	{storage.ErrVersion, outcome{"unknown_version", exitFailure, ""}},
-	{storage.ErrDiskSpace, outcome{"disk_space", exitFailure, "make room there and try again"}},
-	{storage.ErrPermission, outcome{"permission", exitFailure, "check the owner and the modes of the directories on the way"}},
+	{storage.ErrDiskSpace, outcome{"disk_space", exitFailure, "make room there and try again; 'mediabolt rm' and 'mediabolt expire' work on a full disk too"}},
+	{syscall.EROFS, outcome{"permission", exitFailure, "the filesystem is mounted read-only, as some are by themselves after an error of the disk: see 'dmesg', and 'mediabolt doctor'"}},
+	{storage.ErrPermission, outcome{"permission", exitFailure, "check the owner and the modes of the directories on the way, or run it as the owner; 'mediabolt doctor' looks at them"}},
 	{storage.ErrIO, outcome{"io", exitFailure, ""}},
 	{fs.ErrPermission, outcome{"permission", exitFailure, ""}},
 	{fs.ErrExist, outcome{"exists", exitFailure, ""}},

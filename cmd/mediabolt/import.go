@@ -87,6 +87,9 @@ func (i *importing) run(ctx context.Context, name string) error {
 		if err != nil {
 			return err
 		}
+		if info, err := f.Stat(); err == nil && info.IsDir() {
+			return hinted(fmt.Errorf("%s is a directory", name), "an archive is a file; 'mediabolt restore' makes a store of a backup")
+		}
 		file, in = f, f
 	}
 	defer func() { _ = in.Close() }() // was only read
@@ -113,6 +116,12 @@ func (i *importing) read(ctx context.Context, store *engine.FileStore, in io.Rea
 	if errors.Is(err, context.Canceled) {
 		msg := "interrupted after " + count(int(done.References), "reference")
 		return hinted(&interruptedError{msg}, "what was imported stays; import the same archive again for the rest")
+	}
+	if errors.Is(err, storage.ErrCorrupted) {
+		err = hinted(err, "the archive is at fault, not the store: make it again by 'mediabolt export', or copy it again, and import that")
+	}
+	if err != nil && done.References+done.Present == 0 && len(done.LeftOut) == 0 {
+		return err
 	}
 	took := time.Since(begun).Round(time.Millisecond)
 	if i.app.asJSON {

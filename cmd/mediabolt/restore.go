@@ -49,7 +49,7 @@ func (a *app) restore(ctx context.Context, source, dest string, opts engine.Rest
 	done, err := engine.Restore(ctx, source, dest, opts)
 	show.clear()
 	if errors.Is(err, storage.ErrNoStore) {
-		err = hinted(err, "name the directory that 'mediabolt backup' was given")
+		err = hinted(err, "name the directory that 'mediabolt backup' was given; --ledger takes stores too")
 	}
 	return a.tellBackup("restore", dest, &done, time.Since(begun), err)
 }

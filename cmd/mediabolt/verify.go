@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -140,6 +141,9 @@ func (v *verify) run(cmd *cobra.Command) error {
 	return v.app.withExisting(ctx, func(store *engine.FileStore) error {
 		begun := time.Now()
 		failed := v.check(ctx, store)
+		if errors.Is(failed, storage.ErrInvalidQuery) && v.options.Resume != "" {
+			failed = hinted(failed, "give --resume what the interrupted verify printed, whole, or begin anew without it")
+		}
 		if failed != nil && ctx.Err() == nil {
 			return failed
 		}
