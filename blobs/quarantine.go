@@ -271,11 +271,32 @@ func (t *Tree) Purge(ctx context.Context, batch string) error {
 	if err := errors.Join(ctx.Err(), checkBatch(batch)); err != nil {
 		return err
 	}
-	for _, name := range [...]string{batchDir(batch) + "/" + asideDir, batchDir(batch)} {
+	aside := batchDir(batch) + "/" + asideDir
+	if err := t.removeFiles(ctx, aside); err != nil {
+		return err
+	}
+	for _, name := range [...]string{aside, batchDir(batch)} {
 		if err := t.root.RemoveAll(name); err != nil {
 			return t.wrap("remove", name, err)
 		}
 	}
 	t.note(quarantineDir, "")
 	return nil
+}
+
+// removeFiles removes the files below a directory, which may be many, until ctx ends.
+func (t *Tree) removeFiles(ctx context.Context, dir string) error {
+	return fs.WalkDir(t.root.FS(), dir, func(name string, e fs.DirEntry, err error) error {
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.Is(err, fs.ErrNotExist):
+			return nil
+		case err != nil:
+			return t.wrap("list", name, err)
+		case e.IsDir():
+			return nil
+		}
+		return t.wrap("remove", name, t.root.Remove(name))
+	})
 }

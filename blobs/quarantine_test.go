@@ -1,6 +1,7 @@
 package blobs_test
 
 import (
+	"context"
 	"io/fs"
 	"os"
 	"path"
@@ -60,6 +61,43 @@ func TestSetAsideAndPutBack(t *testing.T) {
 			require.Empty(t, batches)
 		})
 	}
+}
+
+// endingContext ends when it has been asked so many times whether it has.
+type endingContext struct {
+	context.Context
+	left int
+}
+
+func (e *endingContext) Err() error {
+	if e.left--; e.left < 0 {
+		return context.Canceled
+	}
+	return nil
+}
+
+// A purge that is interrupted leaves a batch that still tells of its files; another one
+// removes the rest.
+func TestPurgeStopsWithItsContext(t *testing.T) {
+	tr := mustOpen(t, t.TempDir(), blobs.Config{})
+	require.NoError(t, tr.NoteAside(tr.ctx, "batch", []byte("one\n")))
+	const files = 20
+	for i := range files {
+		key, at := blob(byte(i), "s")
+		tr.publish(key, at, []byte("bytes"))
+		require.NoError(t, tr.Settle(tr.ctx))
+		require.NoError(t, tr.SetAside(tr.ctx, "batch", at))
+	}
+	require.ErrorIs(t, tr.Purge(&endingContext{tr.ctx, files / 2}, "batch"), context.Canceled)
+	left, err := filepath.Glob(filepath.Join(tr.dir, ".mediabolt/quarantine/batch/files/s/*"))
+	require.NoError(t, err)
+	require.NotEmpty(t, left)
+	require.Less(t, len(left), files)
+	notes, err := tr.Manifest(tr.ctx, "batch")
+	require.NoError(t, err)
+	require.Equal(t, "one\n", string(notes))
+	require.NoError(t, tr.Purge(tr.ctx, "batch"))
+	require.NoDirExists(t, filepath.Join(tr.dir, ".mediabolt/quarantine/batch"))
 }
 
 // What a crash leaves with two names can lose either.

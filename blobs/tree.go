@@ -54,6 +54,13 @@ import (
 // ControlDir is the directory inside the base directory that holds no blobs.
 const ControlDir = ".mediabolt"
 
+// StagingDir and QuarantineDir are inside it: what is not published yet, and what a
+// repair has moved away. They are relative to the base directory.
+const (
+	StagingDir    = stagingDir
+	QuarantineDir = quarantineDir
+)
+
 const (
 	stagingDir = ControlDir + "/staging"
 	partSuffix = ".part"

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/mediabolt/mediabolt/boltindex"
+	"github.com/mediabolt/mediabolt/certify/skip"
 	"github.com/mediabolt/mediabolt/certify/strict"
 	"github.com/mediabolt/mediabolt/storage"
 )
@@ -21,7 +22,7 @@ func init() { strict.Main() }
 // was acknowledged is there: also once the log has used its segments again.
 func TestCompactStrictCuts(t *testing.T) {
 	if _, err := os.Stat("/dev/fuse"); err != nil || os.Geteuid() != 0 {
-		skip(t, "needs root and /dev/fuse")
+		skip.Proof(t, "needs root and /dev/fuse")
 	}
 	const before, after = 20, 5
 	record := filepath.Join(t.TempDir(), "events")

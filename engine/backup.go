@@ -17,10 +17,19 @@ type BackupOptions struct {
 	// shared with the store by hard links, or by their blocks, which costs no
 	// space and no time, and no copy: damage of the disk hits both.
 	Copy bool
-	// Progress is told, now and then, how many blobs are in place, of how many. It
-	// must not call the store.
-	Progress func(done, total int64)
+	// Progress is told, now and then, what is being done, and for how many references
+	// or blobs it is done, of about how many. It must not call the store.
+	Progress func(what BackupStep, done, total int64)
 }
+
+// BackupStep is a part of a Backup; its values are stable.
+type BackupStep string
+
+const (
+	BackupIndex    BackupStep = "index"    // of references
+	BackupCopy     BackupStep = "copy"     // of blobs: their files are kept, shared or copied
+	BackupSidecars BackupStep = "sidecars" // of blobs
+)
 
 // Backup is what a Backup or a Restore has made.
 type Backup struct {
@@ -117,6 +126,13 @@ func (b *backup) run(dest string, want backupMarker) (err error) {
 	return b.turn(want)
 }
 
+// tell tells how far it is.
+func (b *backup) tell(what BackupStep, done, total int64) {
+	if b.opts.Progress != nil {
+		b.opts.Progress(what, done, max(done, total))
+	}
+}
+
 // collect makes the new index and brings the files of its blobs. It adds files to
 // what is there, and changes nothing that the earlier backup needs.
 func (b *backup) collect() (err error) {
@@ -141,7 +157,7 @@ func (b *backup) collect() (err error) {
 func (b *backup) turn(want backupMarker) error {
 	counters, err := b.index.Counters(b.ctx)
 	if err == nil {
-		err = b.settle()
+		err = b.settle(counters.Blobs)
 	}
 	if err := errors.Join(err, b.index.Close()); err != nil {
 		return err
@@ -162,7 +178,7 @@ func (b *backup) turn(want backupMarker) error {
 }
 
 // settle writes the sidecars and removes what is gone.
-func (b *backup) settle() error {
+func (b *backup) settle(blobs int64) error {
 	if err := b.refuseOpen(); err != nil {
 		return err
 	}
@@ -178,7 +194,7 @@ func (b *backup) settle() error {
 	if err := b.placeJournals(); err != nil {
 		return err
 	}
-	if err := b.sidecars(); err != nil {
+	if err := b.sidecars(blobs); err != nil {
 		return err
 	}
 	if err := b.prune(); err != nil {
@@ -204,8 +220,10 @@ func (b *backup) refuseOpen() error {
 	return index.Close()
 }
 
-// sidecars makes the sidecar of every blob of the backup mirror its rows.
-func (b *backup) sidecars() error {
+// sidecars makes the sidecar of every blob of the backup mirror its rows. total is how
+// many there are.
+func (b *backup) sidecars(total int64) error {
+	written := int64(0)
 	return b.each(func(row *storage.BlobRow) error {
 		refs, err := refsOf(b.ctx, b.index, row)
 		if err != nil {
@@ -219,7 +237,12 @@ func (b *backup) sidecars() error {
 			return err
 		}
 		defer done(true)
-		return b.dir.tree.WriteSidecar(b.ctx, row, refs, b.redo)
+		if err := b.dir.tree.WriteSidecar(b.ctx, row, refs, b.redo); err != nil {
+			return err
+		}
+		written++
+		b.tell(BackupSidecars, written, total)
+		return nil
 	})
 }
 

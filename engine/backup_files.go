@@ -42,9 +42,8 @@ func (b *backup) files() error {
 			}
 			copied = copied[:0]
 		}
-		if done++; b.opts.Progress != nil {
-			b.opts.Progress(done, counters.Blobs)
-		}
+		done++
+		b.tell(BackupCopy, done, counters.Blobs)
 		return nil
 	})
 	if err == nil {

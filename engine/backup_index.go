@@ -90,7 +90,12 @@ func (i *rootedIndex) Close() error { return errors.Join(i.Index.Close(), i.root
 
 // addPages adds what the store's index lists and the cut holds.
 func (b *backup) addPages(cut *cut) error {
+	counters, err := b.s.index.Counters(b.ctx)
+	if err != nil {
+		return err
+	}
 	var after storage.UUID
+	added := int64(0)
 	for {
 		page, next, more, err := b.s.index.Refs(b.ctx, storage.RefFilter{}, after, indexPage)
 		if err != nil {
@@ -105,6 +110,8 @@ func (b *backup) addPages(cut *cut) error {
 		if err := b.add(held); err != nil {
 			return err
 		}
+		added += int64(len(held))
+		b.tell(BackupIndex, added, counters.Refs)
 		if after = next; !more {
 			return nil
 		}

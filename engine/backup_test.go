@@ -55,16 +55,17 @@ func TestBackupIsAStore(t *testing.T) {
 			ctx := context.Background()
 			f, dir := mixedStore(t)
 			dest := filepath.Join(t.TempDir(), "deep", "backup")
-			var done, total int64
-			opts := engine.BackupOptions{Copy: everything, Progress: func(d, of int64) { done, total = d, of }}
+			told := map[engine.BackupStep][2]int64{}
+			opts := engine.BackupOptions{Copy: everything, Progress: func(what engine.BackupStep, done, of int64) { told[what] = [2]int64{done, of} }}
 			before := time.Now().Truncate(time.Microsecond)
 			b := mustBackup(t, f, dest, opts)
 			require.WithinRange(t, b.At, before, time.Now())
 			require.EqualValues(t, 10, b.References)
 			require.EqualValues(t, 7, b.Blobs)
 			require.Equal(t, mustStats(t, f).PhysicalBytes, b.Bytes)
-			require.EqualValues(t, 7, done)
-			require.EqualValues(t, 7, total)
+			require.Equal(t, map[engine.BackupStep][2]int64{
+				engine.BackupIndex: {10, 10}, engine.BackupCopy: {7, 7}, engine.BackupSidecars: {7, 7},
+			}, told)
 			if everything {
 				require.EqualValues(t, 7, b.Copied)
 				require.Equal(t, b.Bytes, b.CopiedBytes)
@@ -138,7 +139,7 @@ func TestRestoreMakesAStore(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, made.At, b.At)
 			require.EqualValues(t, 10, b.References)
-			require.Equal(t, []engine.RestoreStep{engine.RestoreCopy, engine.RestoreVerify}, steps)
+			require.Equal(t, []engine.RestoreStep{engine.RestoreIndex, engine.RestoreCopy, engine.RestoreSidecars, engine.RestoreVerify}, steps)
 			require.Equal(t, want, openedBackup(t, dest))
 			require.NoFileExists(t, filepath.Join(dest, ".mediabolt", "backup.json"))
 			for _, name := range blobFiles(t, saved) {
@@ -204,7 +205,7 @@ func TestTwoBackupsAtOnce(t *testing.T) {
 	f, _ := mixedStore(t)
 	one, two := filepath.Join(t.TempDir(), "one"), filepath.Join(t.TempDir(), "two")
 	var nested error
-	_, err := f.Backup(ctx, one, engine.BackupOptions{Progress: func(done, _ int64) {
+	_, err := f.Backup(ctx, one, engine.BackupOptions{Progress: func(_ engine.BackupStep, done, _ int64) {
 		if done == 1 {
 			_, nested = f.Backup(ctx, one, engine.BackupOptions{})
 		}
@@ -361,8 +362,8 @@ func TestDeletionBesideABackup(t *testing.T) {
 	want := listedOf(t, f)
 	dest := filepath.Join(t.TempDir(), "dest")
 	copied := filepath.Join(t.TempDir(), "copied")
-	_, err := f.Backup(ctx, dest, engine.BackupOptions{Copy: true, Progress: func(done, _ int64) {
-		if done != 1 {
+	_, err := f.Backup(ctx, dest, engine.BackupOptions{Copy: true, Progress: func(what engine.BackupStep, done, _ int64) {
+		if what != engine.BackupCopy || done != 1 {
 			return
 		}
 		for id := range want {

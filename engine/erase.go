@@ -20,7 +20,8 @@ type EraseOptions struct {
 	// DryRun changes nothing and answers what an erasure now would.
 	DryRun bool
 	// Progress is told now and then of how far it has come; nil: nobody is. It is
-	// called from one goroutine at a time, and must not take long.
+	// called from one goroutine at a time, must not take long, and costs a look at all
+	// that the query matches beforehand.
 	Progress func(Erasure)
 }
 
@@ -55,10 +56,28 @@ type Erasure struct {
 	Failed int64 `json:"failed"` // references and blobs that stay as they were
 	// Failures say which these are and why; not more than MaxEraseFailures of them.
 	Failures []EraseFailure `json:"failures,omitempty"`
+	// Far is how far it is, for Progress; a result has none.
+	Far EraseProgress `json:"-"`
 }
 
 // MaxEraseFailures bounds Erasure.Failures.
 const MaxEraseFailures = 1000
+
+// EraseStep is a part of an erasure; its values are stable.
+type EraseStep string
+
+const (
+	EraseCount      EraseStep = "count"      // which references there are
+	EraseReferences EraseStep = "references" // end
+	EraseTraces     EraseStep = "traces"     // are looked for, at all blobs of the store
+)
+
+// EraseProgress is for how many references or blobs a step is done, of about Total; 0
+// is not known.
+type EraseProgress struct {
+	Step        EraseStep
+	Done, Total int64
+}
 
 // EraseFailure is a reference that was not erased, or a blob that was not moved.
 type EraseFailure struct {
@@ -180,6 +199,7 @@ type erasing struct {
 	query *Query
 	until storage.UUID // references from it on are none of the decision
 	told  func(Erasure)
+	far   EraseProgress
 
 	mu sync.Mutex // guards the rest, while pages are worked on
 	Erasure
@@ -251,11 +271,23 @@ func (e *erasing) pages(ctx context.Context, fn func(page []storage.RefPair) err
 			return err
 		}
 		e.sum()
-		if e.told != nil {
-			e.told(e.Erasure)
-		}
+		e.tell(len(page))
 	}
 	return nil
+}
+
+// tell tells of some more that the step is done for.
+func (e *erasing) tell(more int) {
+	e.far.Done += int64(more)
+	if e.told == nil {
+		return
+	}
+	now := e.Erasure
+	now.Far = e.far
+	if now.Far.Total > 0 {
+		now.Far.Total = max(now.Far.Total, now.Far.Done)
+	}
+	e.told(now)
 }
 
 // sum adds up what the blobs that stay come to.
@@ -265,6 +297,13 @@ func (e *erasing) sum() {
 
 // references ends the references of the decision.
 func (e *erasing) references(ctx context.Context) error {
+	if e.told != nil {
+		e.far = EraseProgress{Step: EraseCount}
+		if err := e.pages(ctx, func([]storage.RefPair) error { return ctx.Err() }); err != nil {
+			return err
+		}
+	}
+	e.far = EraseProgress{Step: EraseReferences, Total: e.far.Done}
 	return e.pages(ctx, func(page []storage.RefPair) error {
 		stop := make([]error, len(page))
 		parallel(len(page), func(i int) {
@@ -334,6 +373,7 @@ func (e *erasing) fail(f EraseFailure) {
 // count is references for a dry run.
 func (e *erasing) count(ctx context.Context) error {
 	left := map[storage.BlobKey]int64{} // references that blobs would have left
+	e.far = EraseProgress{Step: EraseCount}
 	return e.pages(ctx, func(page []storage.RefPair) error {
 		e.s.holds.mu.RLock()
 		defer e.s.holds.mu.RUnlock()

@@ -346,6 +346,45 @@ func TestEraseStopsWithItsContext(t *testing.T) {
 	requireErased(t, f, config.BaseDir, kept)
 }
 
+// What the background has finished before somebody asked is told of, once.
+func TestResumeTellsOfWhatWasFinishedBefore(t *testing.T) {
+	ctx := context.Background()
+	config := engine.FileStoreConfig{BaseDir: t.TempDir(), EnableDeduplication: true}
+	setup(t, config, func(f *engine.FileStore) {
+		mustStore(t, f, small, storage.MediaMetadata{SessionID: "doomed"})
+		stop, cancel := context.WithCancel(ctx)
+		_, err := f.Erase(stop, engine.Query{SessionID: "doomed"}, engine.EraseOptions{Progress: func(engine.Erasure) { cancel() }})
+		require.ErrorIs(t, err, context.Canceled)
+	})
+	f := mustOpen(t, config)
+	require.Eventually(t, func() bool { return !allErasures(t, f)[0].FinishedAt.IsZero() }, time.Minute, time.Millisecond)
+	done, err := f.ResumeErasures(ctx)
+	require.NoError(t, err)
+	require.Len(t, done, 1)
+	require.EqualValues(t, 1, done[0].References)
+	require.False(t, done[0].FinishedAt.IsZero())
+	done, err = f.ResumeErasures(ctx)
+	require.NoError(t, err)
+	require.Empty(t, done)
+}
+
+// An erasure tells of each of its steps, up to the end.
+func TestEraseProgress(t *testing.T) {
+	f := mustOpen(t, engine.FileStoreConfig{BaseDir: t.TempDir(), EnableDeduplication: true})
+	for i := range 7 {
+		mustStore(t, f, bytesOf(100, byte(i)), storage.MediaMetadata{SessionID: []string{"doomed", "other"}[i%2]})
+	}
+	last := map[engine.EraseStep]engine.EraseProgress{}
+	done, err := f.Erase(t.Context(), engine.Query{SessionID: "doomed"}, engine.EraseOptions{Progress: func(e engine.Erasure) { last[e.Far.Step] = e.Far }})
+	require.NoError(t, err)
+	require.Zero(t, done.Far)
+	require.Equal(t, map[engine.EraseStep]engine.EraseProgress{
+		engine.EraseCount:      {Step: engine.EraseCount, Done: 4},
+		engine.EraseReferences: {Step: engine.EraseReferences, Done: 4, Total: 4},
+		engine.EraseTraces:     {Step: engine.EraseTraces, Done: 3, Total: 3},
+	}, last)
+}
+
 // A file of somebody else keeps the directory of a session, which is told of.
 func TestEraseTellsOfForeignFiles(t *testing.T) {
 	config := engine.FileStoreConfig{BaseDir: t.TempDir(), EnableDeduplication: true}

@@ -155,8 +155,9 @@ type erasures struct {
 
 	recorded time.Time // when progress was
 
-	quit context.CancelFunc // ends the one that goes on in the background
-	gone sync.WaitGroup
+	quit   context.CancelFunc // ends the one that goes on in the background
+	gone   sync.WaitGroup
+	behind []Erasure // that it has finished, until somebody asks; read once it is gone
 }
 
 // openErasures reads what is pending. A store whose journals cannot be read still
@@ -329,24 +330,34 @@ func (x *erasures) all() ([]Erasure, error) {
 
 // ResumeErasures does what is left to do of erasures that were decided, in this
 // process or one before, and returns what they came to. An opening of the store does
-// the same in the background, which this takes over. One that cannot be done does
-// not keep the others from it. Errors are those of Erase.
-func (f *FileStore) ResumeErasures(ctx context.Context) ([]Erasure, error) {
+// the same in the background, which this takes over: what was finished there since is
+// returned too, once. One that cannot be done does not keep the others from it. progress
+// is as EraseOptions.Progress. Errors are those of Erase.
+func (f *FileStore) ResumeErasures(ctx context.Context, progress ...func(Erasure)) ([]Erasure, error) {
 	s, leave, err := f.enter(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer leave()
 	defer s.watch.tellCommits()
-	s.erasures.stop()
-	done, err := s.resumeErasures(ctx)
+	var told func(Erasure)
+	if len(progress) > 0 {
+		told = func(e Erasure) {
+			for _, tell := range progress {
+				tell(e)
+			}
+		}
+	}
+	before := s.erasures.stop()
+	done, err := s.resumeErasures(ctx, told)
+	done = append(before, done...)
 	if err != nil {
 		return done, fmt.Errorf("erase in %s: %w", s.cfg.BaseDir, storage.Classify(err))
 	}
 	return done, nil
 }
 
-func (s *store) resumeErasures(ctx context.Context) ([]Erasure, error) {
+func (s *store) resumeErasures(ctx context.Context, told func(Erasure)) ([]Erasure, error) {
 	x := &s.erasures
 	leave, err := x.alone(ctx)
 	if err != nil {
@@ -366,7 +377,7 @@ func (s *store) resumeErasures(ctx context.Context) ([]Erasure, error) {
 		}
 		p := left[i]
 		p.Failed = 0
-		run := erasing{s: s, query: &p.Wanted, until: p.Until, Erasure: p.Erasure, before: [2]int64{p.SharedBlobs, p.SharedBytes}}
+		run := erasing{s: s, query: &p.Wanted, until: p.Until, told: told, Erasure: p.Erasure, before: [2]int64{p.SharedBlobs, p.SharedBytes}}
 		err = errors.Join(err, run.run(ctx))
 		done = append(done, run.Erasure)
 	}
@@ -383,20 +394,30 @@ func (s *store) startErasures() {
 	}
 	s.cfg.Logger.Info("goes on with erasures that were not finished", "store", s.cfg.BaseDir, "erasures", len(x.open))
 	x.gone.Go(func() {
-		if _, err := s.resumeErasures(ctx); err != nil && ctx.Err() == nil {
+		done, err := s.resumeErasures(ctx, nil)
+		for i := range done {
+			if !done[i].FinishedAt.IsZero() {
+				x.behind = append(x.behind, done[i])
+			}
+		}
+		if err != nil && ctx.Err() == nil {
 			s.cfg.Logger.Error("an erasure stays unfinished", "store", s.cfg.BaseDir, "error", err)
 		}
 		s.watch.tellCommits()
 	})
 }
 
-// stop ends what goes on in the background.
-func (x *erasures) stop() {
+// stop ends what goes on in the background, and returns what that has finished, once.
+func (x *erasures) stop() (finished []Erasure) {
 	if x.quit == nil {
-		return
+		return nil
 	}
 	x.quit()
 	x.gone.Wait()
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	finished, x.behind = x.behind, nil
+	return finished
 }
 
 // erasures looks for damage in the journals of erasures.

@@ -39,12 +39,14 @@ type ExpireOptions struct {
 	// Rate bounds how many references are ended per second. Zero: no bound.
 	Rate int
 	// Progress is called now and then with the report so far, by one goroutine at a
-	// time. Nil: nothing is.
+	// time, and costs a look at all that is due beforehand. Nil: nothing is.
 	Progress func(Expired)
 }
 
 // Expired is what an Expire has ended.
 type Expired struct {
+	// Due is how many references were due when it began, for Progress; a result has none.
+	Due          int64
 	References   int64           // ended
 	LogicalBytes int64           // sum of their sizes
 	Blobs        int64           // that went with the last of their references
@@ -105,6 +107,10 @@ type expiry struct {
 	after storage.Place // where the next page begins
 	begun time.Time
 
+	uncounted bool          // what is due is still being counted, for Progress
+	counted   storage.Place // where the next page of that begins
+	all       int64         // references that were due when it began
+
 	mu   sync.Mutex // guards the rest
 	free time.Time  // when the next reference may be ended, where the rate is bounded
 	done Expired
@@ -113,7 +119,7 @@ type expiry struct {
 }
 
 func newExpiry(s *store, opts *ExpireOptions) *expiry {
-	return &expiry{s: s, opts: opts, due: s.cfg.now(), begun: time.Now(), shared: map[storage.BlobKey]int64{}}
+	return &expiry{s: s, opts: opts, due: s.cfg.now(), begun: time.Now(), uncounted: opts.Progress != nil, shared: map[storage.BlobKey]int64{}}
 }
 
 // over tells the listener of the error that has ended it.
@@ -129,11 +135,14 @@ func (x *expiry) page(ctx context.Context) (more bool, err error) {
 	if err := x.s.holds.known(); err != nil {
 		return false, err
 	}
+	if x.uncounted {
+		return true, x.count(ctx)
+	}
 	limit := expirePage
 	if x.opts.Rate > 0 {
 		limit = min(limit, x.opts.Rate)
 	}
-	page, next, more, err := x.s.index.Due(ctx, x.due.Add(time.Microsecond), x.after, limit)
+	page, next, more, err := x.s.index.Due(ctx, x.horizon(), x.after, limit)
 	if err != nil {
 		return false, err
 	}
@@ -147,11 +156,33 @@ func (x *expiry) page(ctx context.Context) (more bool, err error) {
 	} else if err := x.end(ctx, page); err != nil {
 		return false, err
 	}
-	if x.opts.Progress != nil {
-		x.opts.Progress(x.done)
-	}
+	x.progress()
 	return more, nil
 }
+
+// count counts the next page of what is due.
+func (x *expiry) count(ctx context.Context) error {
+	page, next, more, err := x.s.index.Due(ctx, x.horizon(), x.counted, expirePage)
+	if err != nil {
+		return err
+	}
+	x.all += int64(len(page))
+	x.counted, x.uncounted = next, more
+	return nil
+}
+
+// progress tells how far it is.
+func (x *expiry) progress() {
+	if x.opts.Progress == nil {
+		return
+	}
+	far := x.done
+	far.Due = x.all
+	x.opts.Progress(far)
+}
+
+// horizon is a time that all that is due expires before.
+func (x *expiry) horizon() time.Time { return x.due.Add(time.Microsecond) }
 
 // end ends the references of a page. An error is one that the others would meet as
 // well; all that had begun has come to its end.

@@ -182,7 +182,11 @@ func TestExpireHeedsItsContextAndGoesOn(t *testing.T) {
 	}
 	clock.pass(time.Hour)
 	ctx, cancel := context.WithCancel(context.Background())
-	done, err := f.Expire(ctx, engine.ExpireOptions{Progress: func(engine.Expired) { cancel() }})
+	done, err := f.Expire(ctx, engine.ExpireOptions{Progress: func(e engine.Expired) {
+		require.EqualValues(t, many, e.Due)
+		cancel()
+	}})
+	require.Zero(t, done.Due)
 	require.ErrorIs(t, err, context.Canceled)
 	require.ErrorContains(t, err, config.BaseDir)
 	require.Positive(t, done.References)

@@ -37,13 +37,16 @@ type Exported struct {
 // then all the same, and Export ends with ErrCorrupted. Other errors end it in
 // the middle, which Import notices: w's, ErrInvalidQuery, ErrPermission, ErrIO,
 // ErrClosed, or ctx's. Memory is in proportion to the references of one blob.
-func (f *FileStore) Export(ctx context.Context, w io.Writer, q Query) (Exported, error) {
+//
+// progress is told of how many references of about how many it is done with, which
+// costs a list of them beforehand. It must not take long.
+func (f *FileStore) Export(ctx context.Context, w io.Writer, q Query, progress ...func(done, total int64)) (Exported, error) {
 	s, leave, err := f.enter(ctx)
 	if err != nil {
 		return Exported{}, err
 	}
 	defer leave()
-	e := &export{ctx: ctx, f: f, s: s, out: &archiveOutput{w: w}, query: q}
+	e := &export{ctx: ctx, f: f, s: s, out: &archiveOutput{w: w}, query: q, progress: progress}
 	e.tar = tar.NewWriter(e.out)
 	if err := e.run(); err != nil {
 		return e.done, fmt.Errorf("export %s: %w", s.cfg.BaseDir, storage.Classify(err))
@@ -72,6 +75,8 @@ type export struct {
 	tar   *tar.Writer
 	query Query
 	done  Exported
+
+	progress []func(done, total int64)
 }
 
 // archiveOutput marks errors of the caller's writer as such.
@@ -100,6 +105,11 @@ func (e *export) run() error {
 	if err := writeArchiveJSON(e.tar, archiveFirst, begun, head); err != nil {
 		return err
 	}
+	total, err := e.count()
+	if err != nil {
+		return err
+	}
+	passed := int64(0)
 	for pair, err := range e.f.pairs(e.ctx, &e.query) {
 		if err != nil {
 			return err
@@ -107,12 +117,30 @@ func (e *export) run() error {
 		if err := e.pair(&pair); err != nil {
 			return err
 		}
+		passed++
+		for _, tell := range e.progress {
+			tell(passed, max(passed, total))
+		}
 	}
 	end := archiveEnd{Blobs: e.done.Blobs, References: e.done.References, Bytes: e.done.Bytes, LeftOut: e.done.LeftOut}
 	if err := writeArchiveJSON(e.tar, archiveLast, now(), end); err != nil {
 		return err
 	}
 	return e.tar.Close()
+}
+
+// count counts the references, where somebody wants to know.
+func (e *export) count() (total int64, err error) {
+	if len(e.progress) == 0 {
+		return 0, nil
+	}
+	for _, err := range e.f.pairs(e.ctx, &e.query) {
+		if err != nil {
+			return 0, err
+		}
+		total++
+	}
+	return total, nil
 }
 
 // storeID is the UUID of the store, empty where the index has none.

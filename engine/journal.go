@@ -34,6 +34,8 @@ import (
 // always has a whole head.
 //
 // The owner sees to it that calls come one after the other.
+//
+// Damage is a JournalError.
 type journal[R any] struct {
 	root   *os.Root // the control directory
 	name   string
@@ -44,6 +46,17 @@ type journal[R any] struct {
 	end   int64 // as in the head; 0: there is no file
 	unfit error // why no record is taken; nil: they are
 }
+
+// JournalError is damage of a file that keeps records beside the index, such as the
+// holds: ErrCorrupted, with what it costs. A copy of the file from the control directory
+// of a backup mends it.
+type JournalError struct {
+	Path string // of the file
+	Err  error
+}
+
+func (e *JournalError) Error() string { return e.Err.Error() }
+func (e *JournalError) Unwrap() error { return e.Err }
 
 const (
 	journalVersion = 1
@@ -306,14 +319,14 @@ func (j *journal[R]) wrap(err error) error {
 }
 
 func (j *journal[R]) damaged(format string, args ...any) error {
-	return fmt.Errorf("%w: journal %s: %s: %s", storage.ErrCorrupted, j.path(), fmt.Sprintf(format, args...), j.remedy)
+	return &JournalError{j.path(), fmt.Errorf("%w: journal %s: %s: %s", storage.ErrCorrupted, j.path(), fmt.Sprintf(format, args...), j.remedy)}
 }
 
 func (j *journal[R]) inLine(n int, err error) error {
 	if errors.Is(err, storage.ErrVersion) {
 		return fmt.Errorf("journal %s: line %d: %w", j.path(), n, err)
 	}
-	return fmt.Errorf("journal %s: line %d: %w: %s", j.path(), n, err, j.remedy)
+	return &JournalError{j.path(), fmt.Errorf("journal %s: line %d: %w: %s", j.path(), n, err, j.remedy)}
 }
 
 // syncRoot makes the entries of a directory durable.

@@ -142,7 +142,7 @@ func TestEraseWaitsForLateLines(t *testing.T) {
 	mustStore(t, f, other, storage.MediaMetadata{SessionID: "doomed"})
 	checkpointed := make(chan error, 1)
 	_, err := f.Erase(ctx, engine.Query{SessionID: "doomed"}, engine.EraseOptions{Progress: func(e engine.Erasure) {
-		if e.References != 1 || e.Moved > 0 {
+		if e.Far.Step != engine.EraseReferences || e.References != 1 {
 			return
 		}
 		late := make(chan struct{})

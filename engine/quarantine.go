@@ -265,8 +265,10 @@ type PurgedBatch struct {
 }
 
 // PurgeQuarantine removes what repairs have moved away, for good: all batches that
-// were made before a time. Errors: ErrPermission, ErrIO, ErrClosed, or ctx's.
-func (f *FileStore) PurgeQuarantine(ctx context.Context, before time.Time) iter.Seq2[PurgedBatch, error] {
+// were made before a time. Interrupted, it leaves the rest, and manifests that tell of
+// it. progress is told how many files of how many are gone, before the batch is yielded
+// that they were in. Errors: ErrPermission, ErrIO, ErrClosed, or ctx's.
+func (f *FileStore) PurgeQuarantine(ctx context.Context, before time.Time, progress ...func(done, total int64)) iter.Seq2[PurgedBatch, error] {
 	return func(yield func(PurgedBatch, error) bool) {
 		s, leave, err := f.enter(ctx)
 		if err != nil {
@@ -274,41 +276,80 @@ func (f *FileStore) PurgeQuarantine(ctx context.Context, before time.Time) iter.
 			return
 		}
 		defer leave()
-		err = s.purge(ctx, before, func(b PurgedBatch) bool { return yield(b, nil) })
+		p := purge{s: s, tell: func(b PurgedBatch) bool { return yield(b, nil) }, progress: progress}
+		err = p.run(ctx, before)
 		if err != nil && !errors.Is(err, errStopped) {
 			yield(PurgedBatch{}, fmt.Errorf("purge quarantine of %s: %w", s.cfg.BaseDir, storage.Classify(err)))
 		}
 	}
 }
 
-func (s *store) purge(ctx context.Context, before time.Time, tell func(PurgedBatch) bool) (err error) {
-	names, err := s.blobs.Batches(ctx)
+// purge is a PurgeQuarantine under way.
+type purge struct {
+	s        *store
+	tell     func(PurgedBatch) bool
+	progress []func(done, total int64)
+}
+
+func (p *purge) run(ctx context.Context, before time.Time) (err error) {
+	names, err := p.s.blobs.Batches(ctx)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, s.blobs.Settle(context.WithoutCancel(ctx))) }()
+	names = slices.DeleteFunc(names, func(name string) bool {
+		at, known := batchMade(name)
+		return !known || !at.Before(before)
+	})
+	total, err := p.count(ctx, names)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.s.blobs.Settle(context.WithoutCancel(ctx))) }()
+	done := int64(0)
 	for _, name := range names {
-		if at, known := batchMade(name); !known || !at.Before(before) {
-			continue
-		}
-		gone := PurgedBatch{Batch: name}
-		items, err := s.quarantined(ctx, name)
+		gone, err := p.held(ctx, name)
 		if err != nil {
 			return err
 		}
-		for i := range items {
-			if !items[i].Written && items[i].Reference == "" {
-				gone.Files++
-				gone.Bytes += items[i].Size
-			}
-		}
-		if err := s.blobs.Purge(ctx, name); err != nil {
+		if err := p.s.blobs.Purge(ctx, name); err != nil {
 			return fmt.Errorf("batch %s: %w", name, err)
 		}
-		s.cfg.Logger.Info("purged a batch of the quarantine", "store", s.cfg.BaseDir, "batch", name, "files", gone.Files, "bytes", gone.Bytes)
-		if !tell(gone) {
+		p.s.cfg.Logger.Info("purged a batch of the quarantine", "store", p.s.cfg.BaseDir, "batch", name, "files", gone.Files, "bytes", gone.Bytes)
+		done += gone.Files
+		for _, tell := range p.progress {
+			tell(done, max(done, total))
+		}
+		if !p.tell(gone) {
 			return errStopped
 		}
 	}
 	return nil
+}
+
+// count counts the files of batches, where somebody wants to know.
+func (p *purge) count(ctx context.Context, names []string) (total int64, err error) {
+	if len(p.progress) == 0 {
+		return 0, nil
+	}
+	for _, name := range names {
+		batch, err := p.held(ctx, name)
+		if err != nil {
+			return 0, err
+		}
+		total += batch.Files
+	}
+	return total, nil
+}
+
+// held is what a batch holds in files.
+func (p *purge) held(ctx context.Context, name string) (PurgedBatch, error) {
+	batch := PurgedBatch{Batch: name}
+	items, err := p.s.quarantined(ctx, name)
+	for i := range items {
+		if !items[i].Written && items[i].Reference == "" {
+			batch.Files++
+			batch.Bytes += items[i].Size
+		}
+	}
+	return batch, err
 }

@@ -27,10 +27,22 @@ type RebuildOptions struct {
 	Found    func(storage.Finding)
 }
 
-// RebuildProgress is how far a Rebuild has come. How much there is it does not know.
+// RebuildStep is a part of a Rebuild; its values are stable.
+type RebuildStep string
+
+const (
+	RebuildCount   RebuildStep = "count"   // how many blobs there are, which only Progress wants to know
+	RebuildRestore RebuildStep = "restore" // blobs and references into the new index
+	RebuildCheck   RebuildStep = "check"   // of the new index against the tree
+)
+
+// RebuildProgress is how far a Rebuild has come.
 type RebuildProgress struct {
+	Step              RebuildStep
 	Blobs, References int64 // in the new index
-	Elapsed           time.Duration
+	// Done is how many blobs the step is done for, of Total; a Total of 0 is not known.
+	Done, Total int64
+	Elapsed     time.Duration
 }
 
 // PerSecond is the rate in references per second.
@@ -132,6 +144,7 @@ type rebuilding struct {
 	inStaging []storage.StagedFile
 
 	mu     sync.Mutex // guards the rest
+	far    RebuildProgress
 	result Rebuilt
 	seen   map[storage.BlobKey]struct{} // of remains.blobs
 	paid   []storage.Mirror
@@ -153,7 +166,7 @@ func (r *rebuilding) run(ctx context.Context) error {
 	if err := r.openNew(ctx, true); err != nil {
 		return err
 	}
-	for _, step := range [...]func(context.Context) error{r.tree, r.unseen, r.staged, r.settle} {
+	for _, step := range [...]func(context.Context) error{r.total, r.tree, r.unseen, r.staged, r.settle} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -356,9 +369,6 @@ func (r *rebuilding) report(f storage.Finding) {
 	}
 }
 
-// progressInterval is the least time between two calls of Progress.
-const progressInterval = 100 * time.Millisecond
-
 // count adds to the sums what a blob brought, and tells of the progress.
 func (r *rebuilding) count(row *storage.BlobRow, refs []storage.RefRow) {
 	r.mu.Lock()
@@ -372,8 +382,6 @@ func (r *rebuilding) count(row *storage.BlobRow, refs []storage.RefRow) {
 	if founder, ok := row.Founder(); ok && string(founder[:]) > string(r.newest[:]) {
 		r.newest, r.mode = founder, row.Organization
 	}
-	if r.opts.Progress != nil && time.Since(r.shown) >= progressInterval {
-		r.shown = time.Now()
-		r.opts.Progress(RebuildProgress{Blobs: r.sum.Blobs, References: r.sum.Refs, Elapsed: time.Since(r.begun)})
-	}
+	r.far.Done = r.sum.Blobs
+	r.progress(false)
 }

@@ -611,10 +611,15 @@ func TestRebuildProgress(t *testing.T) {
 			mustStore(t, f, bytesOf(100, byte(i)), someIDs)
 		}
 	})
-	var last engine.RebuildProgress
-	_, err := engine.Rebuild(t.Context(), config, engine.RebuildOptions{Progress: func(p engine.RebuildProgress) { last = p }})
+	told := map[engine.RebuildStep]engine.RebuildProgress{}
+	_, err := engine.Rebuild(t.Context(), config, engine.RebuildOptions{Progress: func(p engine.RebuildProgress) { told[p.Step] = p }})
 	require.NoError(t, err)
-	require.Positive(t, last.References)
+	for step, total := range map[engine.RebuildStep]int64{engine.RebuildCount: 0, engine.RebuildRestore: 20, engine.RebuildCheck: 20} {
+		require.Equal(t, total, told[step].Total, step)
+	}
+	last := told[engine.RebuildRestore]
+	require.EqualValues(t, 20, last.Done)
+	require.EqualValues(t, 20, last.References)
 	require.Positive(t, last.PerSecond())
 
 	want := rowsOf(t, config)

@@ -336,6 +336,7 @@ func (r *rebuilding) check(ctx context.Context) error {
 func (r *rebuilding) checkRows(ctx context.Context) (there int64, err error) {
 	var odd, rows int64
 	var after storage.BlobKey
+	r.begin(RebuildCheck, r.sum.Blobs)
 	for {
 		page, err := r.s.index.Blobs(ctx, after, verifyPage)
 		if err != nil {
@@ -352,6 +353,7 @@ func (r *rebuilding) checkRows(ctx context.Context) (there int64, err error) {
 				there++
 			}
 		}
+		r.done(rows)
 		if len(page) < verifyPage {
 			break
 		}

@@ -20,12 +20,12 @@ type RestoreOptions struct {
 	// no space and little time. Default: all bytes are copied, so that no damage of
 	// the disk hits both.
 	Link bool
-	// Ledgers are directories of stores and backups. What their ledgers say was erased
-	// does not come back; neither does what was erased in the store that the backup
+	// Ledgers are directories of stores and backups, each of which must be there
+	// (ErrNoStore). What their ledgers say was erased does not come back; neither does what was erased in the store that the backup
 	// was made of, where that is still in its directory.
 	Ledgers []string
-	// Progress is told, now and then, what is being done, and how many blobs it was
-	// done for, of how many. It must not call the stores.
+	// Progress is told, now and then, what is being done, and for how many references
+	// or blobs it is done, of about how many. It must not call the stores.
 	Progress func(what RestoreStep, done, total int64)
 }
 
@@ -33,8 +33,10 @@ type RestoreOptions struct {
 type RestoreStep string
 
 const (
-	RestoreCopy   RestoreStep = "copy"
-	RestoreVerify RestoreStep = "verify"
+	RestoreIndex    = RestoreStep(BackupIndex)
+	RestoreCopy     = RestoreStep(BackupCopy)
+	RestoreSidecars = RestoreStep(BackupSidecars)
+	RestoreVerify   = RestoreStep("verify") // of blobs
 )
 
 // Restore makes dest, a directory that is new or empty, the store that the backup in
@@ -55,6 +57,11 @@ func Restore(ctx context.Context, source, dest string, opts RestoreOptions) (_ B
 	marker, err := markerOf(source)
 	if err != nil {
 		return Backup{}, wrap(err)
+	}
+	for _, dir := range opts.Ledgers { // one that is misspelt would bring back what was erased
+		if _, err := os.Stat(filepath.Join(dir, blobs.ControlDir)); err != nil {
+			return Backup{}, wrap(fmt.Errorf("%w: ledger of %s: %w", storage.ErrNoStore, dir, err))
+		}
 	}
 	config := opts.Config
 	config.BaseDir, config.NoCreate = source, true
@@ -104,7 +111,7 @@ func (f *FileStore) restoreTo(ctx context.Context, dest string, marker *backupMa
 	}
 	b := &backup{ctx: ctx, s: s, opts: BackupOptions{Copy: !opts.Link}}
 	if opts.Progress != nil {
-		b.opts.Progress = func(done, total int64) { opts.Progress(RestoreCopy, done, total) }
+		b.opts.Progress = func(what BackupStep, done, total int64) { opts.Progress(RestoreStep(what), done, total) }
 	}
 	want := backupMarker{Version: backupVersion, Kind: kindRestore, Store: s.storeID(), Directory: s.cfg.BaseDir}
 	if err := b.run(dest, want); err != nil {

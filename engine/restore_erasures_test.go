@@ -123,7 +123,7 @@ func TestRevisionBesideABackup(t *testing.T) {
 	require.NoError(t, f.SetCount(ctx, ref, 2))
 	want := listedOf(t, f)
 	dest := filepath.Join(t.TempDir(), "dest")
-	_, err := f.Backup(ctx, dest, engine.BackupOptions{Progress: func(done, _ int64) {
+	_, err := f.Backup(ctx, dest, engine.BackupOptions{Progress: func(_ engine.BackupStep, done, _ int64) {
 		if done == 1 {
 			require.NoError(t, f.SetCount(ctx, ref, 7))
 		}

@@ -29,6 +29,11 @@ func (e *erasing) traces(ctx context.Context) error {
 	if err := e.s.checkpoint(ctx, true); err != nil {
 		return err
 	}
+	counters, err := e.s.index.Counters(ctx)
+	if err != nil {
+		return err
+	}
+	e.far = EraseProgress{Step: EraseTraces, Total: counters.Blobs}
 	var after storage.BlobKey
 	for {
 		page, err := e.s.index.Blobs(ctx, after, tracePage)
@@ -54,9 +59,7 @@ func (e *erasing) traces(ctx context.Context) error {
 				return err
 			}
 		}
-		if e.told != nil && len(list) > 0 {
-			e.told(e.Erasure)
-		}
+		e.tell(len(page))
 	}
 }
 

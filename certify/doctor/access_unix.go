@@ -62,9 +62,9 @@ func (r *Report) mode(name string, mode fs.FileMode) {
 
 // controlFiles are the files of the control directory, relative to the store.
 func (r *Report) controlFiles() []string {
-	var list []string
-	for _, name := range append([]string{indexName, sumsName, reserveName}, logNames...) {
-		list = append(list, filepath.Join(controlDir, name))
+	list := layout.Files()
+	for i, name := range list {
+		list[i] = filepath.Join(controlDir, name)
 	}
 	return list
 }

@@ -3,8 +3,9 @@
 // It changes nothing; to see whether files can be made and linked, it makes a
 // directory of its own beside the index for a moment.
 //
-// It is no part of the engine, whose first step is recovery, and uses none of its
-// code to read the index (index.go): what is wrong there must not stop the doctor.
+// It is no part of the engine, whose first step is recovery, and has nothing of it but
+// names and numbers. The index it reads by itself (index.go): what is wrong there must
+// not stop the doctor.
 package doctor
 
 import (
@@ -14,22 +15,26 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"time"
+	"unicode"
 
 	"github.com/mediabolt/mediabolt/certify/mount"
+	"github.com/mediabolt/mediabolt/engine"
 )
 
 // Names of what a store consists of.
-const (
-	controlDir    = ".mediabolt"
-	indexName     = "index.db"
-	sumsName      = "index.sums"
-	reserveName   = "reserve"
-	stagingDir    = "staging"
-	quarantineDir = "quarantine"
+var (
+	layout        = engine.ControlLayout()
+	controlDir    = layout.Dir
+	indexName     = layout.Index.Index
+	sumsName      = layout.Index.Sums
+	reserveName   = layout.Index.Reserve
+	logNames      = layout.Index.Logs[:]
+	stagingDir    = layout.Staging
+	quarantineDir = layout.Quarantine
 )
-
-var logNames = []string{"log.0", "log.1"}
 
 // Severity of a finding.
 type Severity string
@@ -67,8 +72,22 @@ type Report struct {
 }
 
 func (r *Report) add(topic string, severity Severity, advice, format string, args ...any) {
+	advice = strings.ReplaceAll(advice, theStore, r.quoted())
 	r.Findings = append(r.Findings, Finding{Topic: topic, Severity: severity, What: fmt.Sprintf(format, args...), Advice: advice})
 	r.OK = r.OK && severity != Problem
+}
+
+// theStore stands for the directory of the store in a command of an advice.
+const theStore = "DIR"
+
+// quoted is the directory of the store for a shell.
+func (r *Report) quoted() string {
+	if strings.ContainsFunc(r.Dir, func(c rune) bool {
+		return !unicode.IsLetter(c) && !unicode.IsDigit(c) && !strings.ContainsRune("/._-", c)
+	}) {
+		return "'" + strings.ReplaceAll(r.Dir, "'", `'\''`) + "'"
+	}
+	return r.Dir
 }
 
 func (r *Report) control(names ...string) string {
@@ -118,9 +137,9 @@ func (r *Report) find() error {
 	switch {
 	case r.Store:
 	case r.look == r.Dir:
-		r.add("store", Note, "'mediabolt put' makes one", "no store here yet")
+		r.add("store", Note, "'mediabolt put --store DIR FILE' makes one", "no store here yet")
 	default:
-		r.add("store", Note, "'mediabolt put' makes it", "no such directory; %s is looked at", r.look)
+		r.add("store", Note, "'mediabolt put --store DIR FILE' makes it", "no such directory; %s is looked at", r.look)
 	}
 	return nil
 }
@@ -132,7 +151,7 @@ func (r *Report) disk(context.Context) {
 	if err != nil {
 		r.add(topic, Warning, "", "cannot tell which it is: %v", err)
 	} else if r.Disk = m; m.Filesystem == "" {
-		r.add(topic, Note, "a store belongs on a local filesystem with a journal; 'mediabolt certify' measures this one", "this system does not tell which it is")
+		r.add(topic, Note, "a store belongs on a local filesystem with a journal; 'mediabolt certify DIR' measures this one", "this system does not tell which it is")
 	}
 	concerns := r.Disk.Concerns()
 	if links, err := r.tryLinks(); err == nil && !links {
@@ -162,8 +181,8 @@ func (r *Report) tryLinks() (links bool, err error) {
 	dir, err := os.MkdirTemp(at, "doctor-*")
 	if err != nil {
 		advice := "check the owner and the mode of this directory"
-		if errors.Is(err, fs.ErrPermission) {
-			advice += ", and whether the filesystem is mounted read-only"
+		if errors.Is(err, syscall.EROFS) {
+			advice = "the filesystem is mounted read-only: see 'dmesg' for why, and mount it to be written to"
 		}
 		r.add("permissions", Problem, advice, "nothing can be made in %s: %v", at, err)
 		return false, err

@@ -132,6 +132,31 @@ func TestNoStore(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 }
 
+// What is to be run is said with the directory.
+func TestAdviceNamesTheCommand(t *testing.T) {
+	advice := func(dir, topic string) string {
+		var all []string
+		for _, f := range mustExamine(t, dir).Findings {
+			if f.Topic == topic {
+				all = append(all, f.Advice)
+			}
+		}
+		return strings.Join(all, "; ")
+	}
+	dir := t.TempDir()
+	mustFill(t, dir, 3)
+	require.NoError(t, os.MkdirAll(control(dir, "quarantine/batch"), 0o700))
+	require.NoError(t, os.WriteFile(control(dir, "quarantine/batch/file"), nil, 0o600))
+	require.Contains(t, advice(dir, "leftovers"), "'mediabolt quarantine ls --store "+dir+"'")
+	require.NoError(t, os.Remove(control(dir, "index.sums")))
+	require.Contains(t, advice(dir, "index"), "'mediabolt stats --store "+dir+"'")
+	require.NoError(t, os.Remove(control(dir, "index.db")))
+	require.Contains(t, advice(dir, "index"), "'mediabolt rebuild --store "+dir+"'")
+	odd := filepath.Join(t.TempDir(), "it's")
+	require.NoError(t, os.Mkdir(odd, 0o700))
+	require.Contains(t, advice(odd, "store"), `mediabolt put --store '`+filepath.Dir(odd)+`/it'\''s' FILE`)
+}
+
 func TestLockedStore(t *testing.T) {
 	dir := t.TempDir()
 	mustFill(t, dir, 1)

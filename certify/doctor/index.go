@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"sync"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -50,7 +49,7 @@ func (r *Report) index(context.Context) {
 		r.add(topic, Note, "look again when nobody has the store open", "the index was written to while it was read")
 		return
 	case errors.Is(err, errDamaged):
-		r.add(topic, Problem, "restore the index and its log from one backup, or rebuild it from the sidecars; change nothing before",
+		r.add(topic, Problem, "'mediabolt rebuild --store DIR' makes it anew from the files and their sidecars, and keeps the damaged one; change nothing before",
 			"%s: %v", indexName, err)
 		return
 	case err != nil:
@@ -74,18 +73,16 @@ func (r *Report) judgeIndex() {
 	share := float64(x.FreePages) / float64(max(x.Pages, 1))
 	what := fmt.Sprintf("format %d, %s, %s, %.0f %% of it free", x.Format, x.Organization, humanize.IBytes(uint64(x.Bytes)), 100*share)
 	if share > wastefulShare && x.Bytes > wastefulBytes {
-		r.add(topic, Note, "compaction gives the free part back to the disk", "%s", what)
+		r.add(topic, Note, "'mediabolt compact --store DIR' gives the free part back to the disk", "%s", what)
 	} else {
 		r.add(topic, Fine, "", "%s", what)
 	}
-	known, err := ownFormat()
+	const known = engine.IndexFormat
 	switch {
-	case err != nil:
-		r.add(topic, Note, "", "cannot tell which format this program makes: %v", err)
 	case x.Format > known:
 		r.add(topic, Problem, "use the mediabolt that wrote it, or a newer one", "format %d of the index is newer than %d, which this program knows", x.Format, known)
 	case x.Format < known:
-		r.add(topic, Note, "make a backup before this program opens it", "format %d of the index is older than %d, which this program makes", x.Format, known)
+		r.add(topic, Note, "make a copy of the directory first, or a backup by the program that wrote it: the next command brings it up to that format", "format %d of the index is older than %d, which this program makes", x.Format, known)
 	}
 }
 
@@ -145,30 +142,3 @@ func (b *boltFile) index(f *os.File) (*Index, error) {
 	}
 	return x, err
 }
-
-// ownFormat is the format of an index that this program makes, told by making one.
-var ownFormat = sync.OnceValues(func() (format uint32, err error) {
-	dir, err := os.MkdirTemp("", "mediabolt-doctor-")
-	if err != nil {
-		return 0, err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	store, err := engine.Open(context.Background(), engine.FileStoreConfig{BaseDir: dir, Sync: engine.SyncNone})
-	if err != nil {
-		return 0, err
-	}
-	if err := store.Close(); err != nil {
-		return 0, err
-	}
-	own := Report{Dir: dir}
-	f, err := os.Open(own.control(indexName))
-	if err != nil {
-		return 0, err
-	}
-	defer f.Close()
-	x, err := readIndex(f)
-	if err != nil {
-		return 0, err
-	}
-	return x.Format, nil
-})

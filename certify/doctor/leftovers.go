@@ -72,13 +72,13 @@ func (r *Report) leftovers(ctx context.Context) {
 	case r.Lock.Held:
 		r.add(topic, Fine, "", "%s staged, of the process that has the store open", r.Staging)
 	default:
-		r.add(topic, Note, "nothing to do: the next opening finishes or removes them", "%s staged, since %s: a process was killed, or the power failed",
+		r.add(topic, Note, "nothing to do: the next command finishes or removes them, such as 'mediabolt verify --store DIR'", "%s staged, since %s: a process was killed, or the power failed",
 			r.Staging, humanize.RelTime(r.Staging.Oldest, r.now, "ago", "from now"))
 	}
 	if r.Aside, err = pileOf(ctx, r.control(quarantineDir)); err != nil {
 		r.add(topic, Warning, "", "cannot look into the quarantine: %v", err)
 	} else if r.Aside.Files > 0 {
-		r.add(topic, Note, "look whether anything in it is missed; it is never emptied by itself",
+		r.add(topic, Note, "'mediabolt quarantine ls --store DIR' tells what it is; 'mediabolt quarantine purge --store DIR --older-than 30d' removes it, which nothing does by itself",
 			"%s in quarantine since %s", r.Aside, humanize.RelTime(r.Aside.Oldest, r.now, "ago", "from now"))
 	}
 	r.temporary()
@@ -109,21 +109,21 @@ func (r *Report) files(context.Context) {
 	}
 	if missing(indexName) {
 		if !missing(stagingDir) {
-			r.add("index", Problem, "restore it from a backup, or rebuild it from the sidecars; nothing makes a new one by itself", "%s is gone although the store has been used", indexName)
+			r.add("index", Problem, "'mediabolt rebuild --store DIR' makes it anew from the files and their sidecars; nothing does by itself", "%s is gone although the store has been used", indexName)
 		}
 		return
 	}
 	for _, name := range logNames {
 		if missing(name) {
-			r.add("index", Warning, "restore it together with "+indexName+" from one backup, if there is one",
+			r.add("index", Warning, "'mediabolt verify --store DIR' says whether sidecars tell of more than the index; then 'mediabolt rebuild --store DIR' makes the index anew from them",
 				"%s is gone: the last commits are lost, unless the store had been closed in order", name)
 		}
 	}
 	if missing(sumsName) {
-		r.add("index", Note, "nothing to do", "%s is gone: the next opening reads the whole index to make it anew", sumsName)
+		r.add("index", Note, "nothing to do: any command does that, such as 'mediabolt stats --store DIR'", "%s is gone: the next opening reads the whole index to make it anew", sumsName)
 	}
 	if missing(reserveName) && !r.Lock.Held {
-		r.add("space", Warning, "open the store while there is room: it makes the reserve anew", "the reserve is used up: deletions may fail while the disk is full")
+		r.add("space", Warning, "make room; then any command makes the reserve anew, such as 'mediabolt stats --store DIR'", "the reserve is used up: deletions may fail while the disk is full")
 	}
 }
 

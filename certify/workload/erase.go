@@ -122,7 +122,7 @@ func (j *judge) noTrace(op *Op) {
 		if err != nil {
 			return err
 		}
-		if name == controlDir {
+		if name == layout.Dir {
 			return fs.SkipDir
 		}
 		text := name

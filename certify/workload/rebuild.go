@@ -55,7 +55,7 @@ func (t *Target) DamageIndex(journal *Journal) error { return t.lose(journal, da
 
 func (t *Target) lose(journal *Journal, do func(index string) error) error {
 	n := journal.Begin(Op{Kind: KindLose})
-	index := filepath.Join(t.Dir, controlDir, indexFile)
+	index := filepath.Join(t.Dir, layout.Dir, indexFile)
 	err := errors.Join(do(index), syncPath(filepath.Dir(index)))
 	digest, e := digestOf(index)
 	if !errors.Is(e, os.ErrNotExist) {
@@ -163,7 +163,7 @@ func (j *judge) isAside(name string) bool {
 // setAside requires that every index that was damaged is still there, as it was.
 func (j *judge) setAside() {
 	there := map[string]bool{}
-	names, err := filepath.Glob(filepath.Join(j.target.Dir, controlDir, asidePrefix+"*", indexFile))
+	names, err := filepath.Glob(filepath.Join(j.target.Dir, layout.Dir, asidePrefix+"*", indexFile))
 	for _, name := range names {
 		digest, e := digestOf(name)
 		err = errors.Join(err, e)
@@ -174,7 +174,7 @@ func (j *judge) setAside() {
 	}
 	for i := range j.ops {
 		if op := &j.ops[i]; op.Kind == KindLose && op.Outcome == OutcomeAcknowledged && op.Digest != "" && !there[op.Digest] {
-			j.add("a damaged index is set aside", op.Number, "", "none of %s has the SHA-256 %s", path.Join(controlDir, asidePrefix+"*", indexFile), op.Digest)
+			j.add("a damaged index is set aside", op.Number, "", "none of %s has the SHA-256 %s", path.Join(layout.Dir, asidePrefix+"*", indexFile), op.Digest)
 		}
 	}
 }

@@ -6,16 +6,15 @@ import (
 	"log/slog"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"sync"
+
+	"github.com/mediabolt/mediabolt/engine"
 )
 
-// controlDir is where a store keeps what is no blob; control is what may be
-// there when it has just been opened.
-const controlDir = ".mediabolt"
-
-var control = map[string]bool{"index.db": true, "index.sums": true, "log.0": true, "log.1": true, "reserve": true, "holds": true,
-	"erasures": true, "erasing": true, "origins": true}
+// layout names what may be in the control directory of a store that has just been opened.
+var layout = engine.ControlLayout()
 
 // tree walks the store's directory with plain system calls and compares it with
 // the references that were listed.
@@ -28,8 +27,8 @@ func (j *judge) tree(when string) {
 		if err != nil || e.IsDir() {
 			return err
 		}
-		if rest, inside := strings.CutPrefix(name, controlDir+"/"); inside {
-			if !control[rest] && !j.isAside(rest) && !j.isMarker(rest) {
+		if rest, inside := strings.CutPrefix(name, layout.Dir+"/"); inside {
+			if !slices.Contains(layout.Files(), rest) && !j.isAside(rest) && !j.isMarker(rest) {
 				j.add("nothing is left over", 0, "", "%s %s", name, when)
 			}
 			return nil

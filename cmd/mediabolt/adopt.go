@@ -136,7 +136,7 @@ func (o *adoption) run(ctx context.Context) error {
 
 func (o *adoption) adopt(ctx context.Context, store *engine.FileStore) error {
 	begun := time.Now()
-	show := o.app.newProgress("adopting", -1, true)
+	show := o.app.newProgress("adopting", "")
 	o.options.Progress = func(p adopt.Progress) { show.set(p.Bytes, p.TotalBytes) }
 	defer show.clear()
 	for item, err := range adopt.Adopt(ctx, store, o.options) {

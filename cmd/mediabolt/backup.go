@@ -63,12 +63,27 @@ type backupRecord struct {
 func (a *app) backup(ctx context.Context, dest string, opts engine.BackupOptions) error {
 	return a.withExisting(ctx, func(store *engine.FileStore) error {
 		begun := time.Now()
-		show := a.newProgress("backing up", -1, false)
-		opts.Progress = show.set
+		show := a.newProgress("backing up", "")
+		opts.Progress = func(what engine.BackupStep, done, total int64) { show.backup(engine.RestoreStep(what), done, total) }
 		done, err := store.Backup(ctx, dest, opts)
 		show.clear()
 		return a.tellBackup("backup", dest, &done, time.Since(begun), err)
 	})
+}
+
+// backup shows how far a backup or restore is.
+func (p *progress) backup(what engine.RestoreStep, done, total int64) {
+	switch what {
+	case engine.RestoreIndex:
+		p.step("making the index", "references", 0)
+	case engine.RestoreCopy:
+		p.step("bringing files", "blobs", 0)
+	case engine.RestoreSidecars:
+		p.step("writing sidecars", "blobs", 0)
+	case engine.RestoreVerify:
+		p.step("verifying", "blobs", 0)
+	}
+	p.set(done, total)
 }
 
 // tellBackup prints what was made, unless it was not, and returns the error.

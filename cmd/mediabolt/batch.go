@@ -55,7 +55,7 @@ func interrupted(done, n int, noun string) error {
 		return &interruptedError{"interrupted"}
 	}
 	msg := fmt.Sprintf("interrupted after %d of %d %s", done, n, noun)
-	return hinted(&interruptedError{msg}, "what was printed is done, the rest is not")
+	return hinted(&interruptedError{msg}, "what was printed is done, the rest is not: name it again to go on")
 }
 
 // combine is the outcome of n items of which some failed.

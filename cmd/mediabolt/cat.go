@@ -42,8 +42,9 @@ func (a *app) copyBlob(ctx context.Context, store *engine.FileStore, ref *storag
 		return err
 	}
 	defer func() { err = errors.Join(err, blob.Close()) }()
-	show := a.newProgress("reading", blob.Size(), true)
+	show := a.newProgress("reading", "")
+	show.total = blob.Size()
 	defer show.clear()
-	_, err = blob.WriteTo(watchedWriter{ctx, w, show})
+	_, err = blob.WriteTo(watchedWriter{interruptibleWriter{ctx, w}, show})
 	return storage.Classify(err)
 }

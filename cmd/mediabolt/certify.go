@@ -120,10 +120,11 @@ func (c *certification) run(ctx context.Context) error {
 		return fmt.Errorf("find this program: %w", err)
 	}
 	c.options.Victim = newVictim(self)
-	show := c.app.newProgress("certifying", int64(math.Ceil(c.options.Duration.Seconds())), false)
+	show := c.app.newProgress("certifying", "seconds")
+	total := int64(math.Ceil(c.options.Duration.Seconds()))
 	c.options.Progress = func(doing string, done float64) {
 		show.describe(doing)
-		show.set(int64(done*float64(show.total)), show.total)
+		show.set(int64(done*float64(total)), total)
 	}
 	report, err := certify.Run(ctx, c.options)
 	show.clear()

@@ -36,13 +36,13 @@ the index's file is free, and more than 16 MiB.`,
 
 func (a *app) compact(ctx context.Context, options engine.CompactOptions) error {
 	return a.withExisting(ctx, func(store *engine.FileStore) error {
-		p := a.newProgress("compacting", -1, true)
+		p := a.newProgress("compacting", "")
 		options.Progress = p.set
 		done, err := store.Compact(ctx, options)
 		p.clear()
 		switch {
 		case ctx.Err() != nil && err != nil:
-			return &interruptedError{"interrupted; the index is as it was"}
+			return hinted(&interruptedError{"interrupted; the index is as it was"}, "run it again: it begins anew")
 		case err != nil:
 			return err
 		case a.asJSON:

@@ -71,7 +71,7 @@ func (a *app) printReport(r *doctor.Report) error {
 	for _, f := range r.Findings {
 		p.item(f.Topic, "%s%s", mark(f.Severity), f.What)
 		if f.Advice != "" {
-			p.item("", "-> %s", f.Advice)
+			p.line("  %-*s-> %s", itemName, "", f.Advice) // unbroken, for a command in it is to be copied
 		}
 	}
 	return p.err

@@ -93,33 +93,64 @@ func (e *erase) run(ctx context.Context) error {
 
 // goOn finishes what is pending.
 func (e *erase) goOn(ctx context.Context, store *engine.FileStore) error {
-	done, err := store.ResumeErasures(ctx)
+	p := e.app.newProgress("erasing", "references")
+	done, err := store.ResumeErasures(ctx, p.erasure)
+	p.clear()
 	failed := int64(0)
 	for i := range done {
+		if done[i].FinishedAt.IsZero() {
+			continue
+		}
 		failed += done[i].Failed
 		if err := e.print(&done[i]); err != nil {
 			return err
 		}
 	}
-	if err == nil && len(done) == 0 && !e.app.asJSON {
+	if err != nil {
+		return hinted(unfinished(err), "what was decided stays so: the next command goes on with it, or 'mediabolt erase --resume'")
+	}
+	if len(done) == 0 && !e.app.asJSON {
 		e.app.note("no erasure is unfinished")
 	}
-	if err == nil && failed > 0 {
+	if failed > 0 {
 		return &batchError{fmt.Sprintf("%d were not erased", failed), outcome{"some_failed", exitSome, ""}}
+	}
+	return nil
+}
+
+// unfinished is the error of an erasure that was decided and is not done.
+func unfinished(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return &interruptedError{"interrupted before the erasure was done"}
 	}
 	return err
 }
 
+// erasure shows how far an erasure is.
+func (p *progress) erasure(done engine.Erasure) {
+	switch done.Far.Step {
+	case engine.EraseCount:
+		p.step("counting", "references", 0)
+	case engine.EraseReferences:
+		p.step("erasing", "references", 0)
+	case engine.EraseTraces:
+		p.step("looking for traces", "blobs", 0)
+	}
+	p.set(done.Far.Done, done.Far.Total)
+}
+
 // once erases, or says what it would.
 func (e *erase) once(ctx context.Context, store *engine.FileStore) error {
-	p := e.app.newProgress("erasing", -1, false)
-	e.options.Progress = func(done engine.Erasure) { p.set(done.References, -1) }
+	p := e.app.newProgress("erasing", "references")
+	e.options.Progress = p.erasure
 	done, err := store.Erase(ctx, e.query, e.options)
 	p.clear()
-	if err != nil {
-		if done.ID != "" {
-			err = hinted(err, "it was decided: the next command goes on with it, or 'mediabolt erase --resume'")
-		}
+	switch {
+	case err != nil && done.ID != "":
+		return hinted(unfinished(err), "it was decided: the next command goes on with it, or 'mediabolt erase --resume'")
+	case errors.Is(err, context.Canceled):
+		return hinted(&interruptedError{"interrupted"}, "nothing was erased")
+	case err != nil:
 		return err
 	}
 	if err := e.print(&done); err != nil {
@@ -160,15 +191,25 @@ func eraseWords(e *engine.Erasure) string {
 		count(int(e.References), "reference"), humanBytes(e.FreedBytes), humanBytes(e.SharedBytes))
 }
 
+// eraseRecord is what erase prints in JSON.
+type eraseRecord struct {
+	*engine.Erasure
+	Moved *int64 `json:"moved"` // null: a dry run does not look for what would be moved
+}
+
 func (e *erase) print(done *engine.Erasure) error {
 	if e.app.asJSON {
-		return e.app.printJSON(done)
+		record := eraseRecord{Erasure: done}
+		if !e.options.DryRun {
+			record.Moved = &done.Moved
+		}
+		return e.app.printJSON(&record)
 	}
 	for _, f := range done.Failures {
 		e.app.note("%s stays: %s", cmp.Or(f.Ref, f.Path), f.Reason)
 	}
-	if e.options.DryRun { // does not look for what would be moved
-		_, err := fmt.Fprintf(e.app.stdout, "would erase %s\n", eraseWords(done))
+	if e.options.DryRun {
+		_, err := fmt.Fprintf(e.app.stdout, "would erase %s; blobs that are to be moved are found while erasing\n", eraseWords(done))
 		return err
 	}
 	_, err := fmt.Fprintf(e.app.stdout, "erased %s, %s moved\n", eraseWords(done), count(int(done.Moved), "blob"))

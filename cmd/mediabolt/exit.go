@@ -5,11 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
+	"github.com/mediabolt/mediabolt/blobs"
+	"github.com/mediabolt/mediabolt/engine"
 	"github.com/mediabolt/mediabolt/storage"
 )
 
@@ -60,8 +64,9 @@ var outcomes = []struct {
 	{storage.ErrTooLarge, outcome{"too_large", exitFailure, ""}},
 	{storage.ErrInvalidMedia, outcome{"invalid_media", exitFailure, ""}},
 	{storage.ErrVersion, outcome{"unknown_version", exitFailure, ""}},
-	{storage.ErrDiskSpace, outcome{"disk_space", exitFailure, "make room there and try again"}},
-	{storage.ErrPermission, outcome{"permission", exitFailure, "check the owner and the modes of the directories on the way"}},
+	{storage.ErrDiskSpace, outcome{"disk_space", exitFailure, "make room there and try again; 'mediabolt rm' and 'mediabolt expire' work on a full disk too"}},
+	{syscall.EROFS, outcome{"permission", exitFailure, "the filesystem is mounted read-only, as some are by themselves after an error of the disk: see 'dmesg', and 'mediabolt doctor'"}},
+	{storage.ErrPermission, outcome{"permission", exitFailure, "check the owner and the modes of the directories on the way, or run it as the owner; 'mediabolt doctor' looks at them"}},
 	{storage.ErrIO, outcome{"io", exitFailure, ""}},
 	{fs.ErrPermission, outcome{"permission", exitFailure, ""}},
 	{fs.ErrExist, outcome{"exists", exitFailure, ""}},
@@ -79,6 +84,9 @@ func outcomeOf(err error) outcome {
 			out = o.outcome
 			break
 		}
+	}
+	if j := new(engine.JournalError); errors.As(err, &j) {
+		out.hint = "copy " + filepath.Base(j.Path) + " from the directory " + blobs.ControlDir + " of a backup to " + j.Path + ", or move it away and lose what it says"
 	}
 	if h := new(hintedError); errors.As(err, &h) {
 		out.hint = h.hint
@@ -127,7 +135,11 @@ func (a *app) finish(cmd *cobra.Command, args []string, err error) int {
 		a.asJSON = a.asJSON || slices.Contains(args, "--json")
 	}
 	if errors.Is(err, context.Canceled) && !errors.As(err, new(*interruptedError)) {
-		err = &interruptedError{"interrupted"}
+		stopped := error(&interruptedError{"interrupted"})
+		if h := new(hintedError); errors.As(err, &h) {
+			stopped = hinted(stopped, h.hint)
+		}
+		err = stopped
 	}
 	if errors.Is(err, errUsage) {
 		err = hinted(err, "see '"+cmd.CommandPath()+" --help'")

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -63,11 +64,15 @@ type expireFailure struct {
 }
 
 func (x *expire) run(ctx context.Context, store *engine.FileStore) error {
-	show := x.app.newProgress("expiring", -1, false)
-	x.opts.Progress = func(done engine.Expired) { show.set(done.References+done.Held+done.Failed, -1) }
+	show := x.app.newProgress("expiring", "references")
+	x.opts.Progress = func(done engine.Expired) { show.set(done.References+done.Held+done.Failed, done.Due) }
 	done, err := store.Expire(ctx, x.opts)
 	show.clear()
-	if err != nil && done.References == 0 && done.Failed == 0 {
+	nothing := done.References == 0 && done.Failed == 0
+	switch {
+	case nothing && errors.Is(err, context.Canceled):
+		return hinted(&interruptedError{"interrupted"}, "nothing was ended: run it again")
+	case nothing && err != nil:
 		return err
 	}
 	if printed := x.print(&done); printed != nil || err != nil {

@@ -87,16 +87,31 @@ func (e *export) run(ctx context.Context) error {
 
 // write writes the archive.
 func (e *export) write(ctx context.Context, store *engine.FileStore, to io.Writer) (engine.Exported, error) {
-	show := e.app.newProgress("exporting", -1, true)
+	show := e.app.newProgress("exporting", "references")
 	defer show.clear()
 	// An archive has many small pieces.
-	out := bufio.NewWriterSize(watchedWriter{ctx, to, show}, 256<<10)
-	done, err := store.Export(ctx, out, e.query)
-	return done, errors.Join(err, out.Flush())
+	out := bufio.NewWriterSize(interruptibleWriter{ctx, to}, 256<<10)
+	done, err := store.Export(ctx, out, e.query, show.set)
+	if err == nil || errors.Is(err, storage.ErrCorrupted) { // a whole archive
+		err = errors.Join(err, out.Flush())
+	}
+	return done, err
+}
+
+// interrupted says what there is of an archive that was not finished.
+func (e *export) interrupted(done *engine.Exported) error {
+	left := "no file was written; run it again"
+	if e.output == "" {
+		left = "what was written is no whole archive, which an import notices; run it again"
+	}
+	return hinted(&interruptedError{"interrupted after " + count(int(done.References), "reference")}, left)
 }
 
 // tell prints what was exported, unless it was not, and returns the error.
 func (e *export) tell(w io.Writer, done *engine.Exported, took time.Duration, err error) error {
+	if errors.Is(err, context.Canceled) {
+		return e.interrupted(done)
+	}
 	if err != nil && len(done.LeftOut) == 0 {
 		return err
 	}

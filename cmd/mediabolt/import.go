@@ -62,6 +62,15 @@ them; what was imported before stays. They hold for this command alone.`,
 	return cmd
 }
 
+// sizeOf is how many bytes there are to read, 0 where that is not known.
+func sizeOf(f *os.File) int64 {
+	info, err := f.Stat()
+	if err != nil || !info.Mode().IsRegular() {
+		return 0
+	}
+	return info.Size()
+}
+
 // importRecord is what import prints in JSON.
 type importRecord struct {
 	References int64             `json:"references"` // added
@@ -80,13 +89,16 @@ func (i *importing) run(ctx context.Context, name string) error {
 	if err := i.limits.check(); err != nil {
 		return err
 	}
-	in := interruptible(ctx, i.app.stdin)
+	file, in := i.app.stdin, interruptible(ctx, i.app.stdin)
 	if name != standardInput {
 		f, err := os.Open(name)
 		if err != nil {
 			return err
 		}
-		in = f
+		if info, err := f.Stat(); err == nil && info.IsDir() {
+			return hinted(fmt.Errorf("%s is a directory", name), "an archive is a file; 'mediabolt restore' makes a store of a backup")
+		}
+		file, in = f, f
 	}
 	defer func() { _ = in.Close() }() // was only read
 	dir, err := i.app.storeDir()
@@ -101,18 +113,26 @@ func (i *importing) run(ctx context.Context, name string) error {
 		if fresh {
 			i.app.note("made a new store in %s", dir)
 		}
-		return i.read(ctx, store, in)
+		return i.read(ctx, store, in, sizeOf(file))
 	})
 }
 
-func (i *importing) read(ctx context.Context, store *engine.FileStore, in io.Reader) error {
+// read imports an archive of so many bytes; 0 where that is not known.
+func (i *importing) read(ctx context.Context, store *engine.FileStore, in io.Reader, total int64) error {
 	begun := time.Now()
-	show := i.app.newProgress("importing", -1, true)
+	show := i.app.newProgress("importing", "")
+	show.total = total
 	done, err := store.Import(ctx, watchedReader{in, show})
 	show.clear()
 	if errors.Is(err, context.Canceled) {
 		msg := "interrupted after " + count(int(done.References), "reference")
 		return hinted(&interruptedError{msg}, "what was imported stays; import the same archive again for the rest")
+	}
+	if errors.Is(err, storage.ErrCorrupted) {
+		err = hinted(err, "the archive is at fault, not the store: make it again by 'mediabolt export', or copy it again, and import that")
+	}
+	if err != nil && done.References+done.Present == 0 && len(done.LeftOut) == 0 {
+		return err
 	}
 	took := time.Since(begun).Round(time.Millisecond)
 	if i.app.asJSON {

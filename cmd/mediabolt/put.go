@@ -139,7 +139,8 @@ func (p *put) run(ctx context.Context, args []string) error {
 		if fresh { // which a slip of --store may have made it
 			p.app.note("made a new store in %s", dir)
 		}
-		show := p.app.newProgress("storing", totalSize(sources), true)
+		show := p.app.newProgress("storing", "")
+		show.total = totalSize(sources)
 		defer show.clear()
 		return p.each(ctx, sources, func(s *source) error { return p.one(ctx, store, s, show) })
 	})

@@ -178,12 +178,19 @@ manifest. This is the one way in which what a repair has moved away is deleted.`
 
 func (a *app) purgeBatches(ctx context.Context, store *engine.FileStore, age time.Duration) error {
 	rows := newTable(a.stdout)
-	purged := 0
-	for b, err := range store.PurgeQuarantine(ctx, time.Now().Add(-age)) {
+	purged, files := 0, 0
+	show := a.newProgress("purging", "files")
+	defer show.clear()
+	for b, err := range store.PurgeQuarantine(ctx, time.Now().Add(-age), show.set) {
+		show.clear()
+		if errors.Is(err, context.Canceled) {
+			err = hinted(&interruptedError{"interrupted after " + count(files, "file")}, "run it again for the rest")
+		}
 		if err != nil {
-			return err
+			return errors.Join(err, rows.end())
 		}
 		purged++
+		files += int(b.Files)
 		if a.asJSON {
 			err = a.printJSON(&b)
 		} else {

@@ -74,12 +74,19 @@ func (r *rebuild) run(ctx context.Context) error {
 	if config.BaseDir, err = r.app.storeDir(); err != nil {
 		return err
 	}
-	show := r.app.newProgress("rebuilding", -1, false)
+	show := r.app.newProgress("rebuilding", "blobs")
 	result, err := engine.Rebuild(ctx, config, engine.RebuildOptions{
 		Deep: r.deep,
 		Progress: func(p engine.RebuildProgress) {
-			show.describe(fmt.Sprintf("rebuilding, %.0f references/s", p.PerSecond()))
-			show.set(p.References, -1)
+			switch p.Step {
+			case engine.RebuildCount:
+				show.step("counting", "blobs", 0)
+			case engine.RebuildRestore:
+				show.step("rebuilding", "blobs", 0)
+			case engine.RebuildCheck:
+				show.step("checking the new index", "blobs", 0)
+			}
+			show.set(p.Done, p.Total)
 		},
 		Found: func(f storage.Finding) {
 			show.clear()
@@ -91,7 +98,7 @@ func (r *rebuild) run(ctx context.Context) error {
 	show.clear()
 	switch {
 	case ctx.Err() != nil && err != nil:
-		return &interruptedError{"interrupted; nothing was changed"}
+		return hinted(&interruptedError{"interrupted; nothing was changed"}, "run it again: it begins anew")
 	case err != nil:
 		return err
 	case r.err != nil:

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -53,10 +54,13 @@ func (a *app) reorganize(ctx context.Context, to storage.OrganizationMode, optio
 		config.Organization = to
 	}
 	return a.withStore(ctx, config, func(store *engine.FileStore) error {
-		p := a.newProgress("moving", -1, false)
+		p := a.newProgress("moving", "blobs")
 		options.Progress = func(done engine.Reorganization, blobs int64) { p.set(done.Blobs, blobs) }
 		done, err := store.Reorganize(ctx, options)
 		p.clear()
+		if errors.Is(err, context.Canceled) {
+			err = &interruptedError{"interrupted after " + count(int(done.Blobs), "blob")}
+		}
 		if err != nil {
 			return hinted(err, "what was moved stays so; the same command goes on")
 		}

@@ -175,7 +175,10 @@ func (r *repair) carryOut(ctx context.Context, store *engine.FileStore, plan *en
 		}
 	}
 	var failed error
+	show := r.look.app.newProgress("repairing", "things")
+	show.total = int64(len(plan.Items) - s.Left)
 	for result, err := range store.Repair(ctx, plan) {
+		show.clear()
 		if err != nil {
 			failed = err
 			break
@@ -183,7 +186,9 @@ func (r *repair) carryOut(ctx context.Context, store *engine.FileStore, plan *en
 		if err := r.tell(&result, &s); err != nil {
 			return err
 		}
+		show.add(1)
 	}
+	show.clear()
 	if ctx.Err() != nil {
 		failed = hinted(&interruptedError{fmt.Sprintf("interrupted after %s", count(s.Done, "repair"))},
 			"what was printed is done; 'mediabolt repair --apply' goes on")

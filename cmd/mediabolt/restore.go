@@ -44,18 +44,12 @@ func (a *app) restore(ctx context.Context, source, dest string, opts engine.Rest
 	if a.lockTimeout == 0 {
 		opts.Config.LockTimeout = -1
 	}
-	show, step := a.newProgress("", -1, false), engine.RestoreStep("")
-	opts.Progress = func(what engine.RestoreStep, done, total int64) {
-		if what != step {
-			step = what
-			show.describe(map[engine.RestoreStep]string{engine.RestoreCopy: "restoring", engine.RestoreVerify: "verifying"}[what])
-		}
-		show.set(done, total)
-	}
+	show := a.newProgress("restoring", "")
+	opts.Progress = show.backup
 	done, err := engine.Restore(ctx, source, dest, opts)
 	show.clear()
 	if errors.Is(err, storage.ErrNoStore) {
-		err = hinted(err, "name the directory that 'mediabolt backup' was given")
+		err = hinted(err, "name the directory that 'mediabolt backup' was given; --ledger takes stores too")
 	}
 	return a.tellBackup("restore", dest, &done, time.Since(begun), err)
 }

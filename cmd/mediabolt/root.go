@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/mediabolt/mediabolt/blobs"
 	"github.com/mediabolt/mediabolt/engine"
 	"github.com/mediabolt/mediabolt/storage"
 )
@@ -27,6 +28,9 @@ type app struct {
 	asJSON      bool
 	verbose     bool
 	lockTimeout time.Duration
+	// progressPause is --progress: between two lines of a progress where there is no
+	// terminal; not above zero: nothing is shown.
+	progressPause time.Duration
 
 	running bool // the command line was understood
 }
@@ -66,6 +70,7 @@ Data goes to standard output, everything else to standard error. Exit codes:
 	flags.BoolVar(&a.asJSON, "json", false, "print JSON, one object a line")
 	flags.BoolVarP(&a.verbose, "verbose", "v", false, "show what the store does by itself, as the recovery after a crash")
 	flags.DurationVar(&a.lockTimeout, "lock-timeout", 5*time.Second, "how long to wait, a `DURATION`, for another process that has the store open; 0 does not wait")
+	flags.DurationVar(&a.progressPause, "progress", plainPause, "how often, a `DURATION`, long work says how far it is where there is no terminal; 0 is never, nor on one")
 	if err := root.MarkPersistentFlagDirname("store"); err != nil {
 		panic(err) // the flag is the one above
 	}
@@ -108,15 +113,44 @@ func (a *app) storeDir() (string, error) {
 	if dir == "" {
 		dir = os.Getenv(storeVariable)
 	}
-	if dir != "" {
-		return filepath.Abs(dir)
+	if dir == "" {
+		return "", hinted(errors.New("no store given"), "say --store DIR, or set "+storeVariable+" to the directory of the store")
 	}
-	return "", hinted(errors.New("no store given"), "say --store DIR, or set "+storeVariable+" to the directory of the store")
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return "", err
+	}
+	if info, err := os.Stat(dir); err == nil && !info.IsDir() {
+		return "", hinted(fmt.Errorf("%s is a file", dir), "a store is a directory: check --store and "+storeVariable)
+	}
+	return dir, nil
+}
+
+// lookForFiles bounds how long a directory that is no store is looked through.
+const lookForFiles = time.Second
+
+// refuseHeadless says why a directory is not to be taken for one without a store: it has
+// the files of one, as far as a short look tells, whose references a new one would not
+// have.
+func refuseHeadless(ctx context.Context, dir string) error {
+	if isStore(dir) {
+		return nil
+	}
+	ctx, stop := context.WithTimeout(ctx, lookForFiles)
+	defer stop()
+	if some, err := blobs.Some(ctx, dir); err != nil || !some {
+		return nil // opening it says what is wrong with the directory
+	}
+	err := fmt.Errorf("%w: %s has files of a store, and their %s is gone", storage.ErrNoStore, dir, blobs.ControlDir)
+	return hinted(err, "'mediabolt rebuild' makes it anew from them; or say another directory")
 }
 
 // withStore opens the store, does something with it and closes it.
 func (a *app) withStore(ctx context.Context, config engine.FileStoreConfig, do func(*engine.FileStore) error) (err error) {
 	if config.BaseDir, err = a.storeDir(); err != nil {
+		return err
+	}
+	if err := refuseHeadless(ctx, config.BaseDir); err != nil {
 		return err
 	}
 	if config.LockTimeout = a.lockTimeout; a.lockTimeout == 0 {

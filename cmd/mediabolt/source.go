@@ -144,6 +144,30 @@ func isSame(path string, info fs.FileInfo) bool {
 	return err == nil && os.SameFile(is, info)
 }
 
+// interruptibleWriter is w, except that a write ends with ctx. One to a pipe that nobody
+// reads cannot be stopped otherwise, and is left behind.
+type interruptibleWriter struct {
+	ctx context.Context
+	w   io.Writer
+}
+
+func (i interruptibleWriter) Write(b []byte) (n int, err error) {
+	if err := i.ctx.Err(); err != nil {
+		return 0, err
+	}
+	written := make(chan struct{})
+	go func() {
+		defer close(written)
+		n, err = i.w.Write(b)
+	}()
+	select {
+	case <-written:
+		return n, err
+	case <-i.ctx.Done():
+		return 0, i.ctx.Err()
+	}
+}
+
 // interruptible is r, except that a read ends with ctx. A read of a terminal or
 // pipe cannot be stopped otherwise; the one under way is left behind.
 func interruptible(ctx context.Context, r io.Reader) io.ReadCloser {

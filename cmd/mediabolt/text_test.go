@@ -125,13 +125,3 @@ func TestParseAge(t *testing.T) {
 		require.ErrorContains(t, err, "--older-than", "%q", text)
 	}
 }
-
-func TestProgressInWords(t *testing.T) {
-	begun := time.Now().Add(-10 * time.Second)
-	p := &progress{what: "verifying", inBytes: true, first: 1e9, done: 2e9, total: 5e9, begun: begun}
-	require.Regexp(t, `^verifying: 2\.0 GB of 5\.0 GB, (100|99) MB/s, 30s left$`, p.line())
-	p = &progress{what: "verifying", done: 20_000, total: 50_000, begun: begun}
-	require.Regexp(t, `^verifying: 20,000 of 50,000, (2,000|1,999)/s, 15s left$`, p.line())
-	p = &progress{what: "verifying", total: 50_000, begun: begun}
-	require.Equal(t, "verifying: 0 of 50,000, 0/s", p.line())
-}

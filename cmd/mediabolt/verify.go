@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -140,6 +141,9 @@ func (v *verify) run(cmd *cobra.Command) error {
 	return v.app.withExisting(ctx, func(store *engine.FileStore) error {
 		begun := time.Now()
 		failed := v.check(ctx, store)
+		if errors.Is(failed, storage.ErrInvalidQuery) && v.options.Resume != "" {
+			failed = hinted(failed, "give --resume what the interrupted verify printed, whole, or begin anew without it")
+		}
 		if failed != nil && ctx.Err() == nil {
 			return failed
 		}
@@ -192,24 +196,25 @@ func (v *verify) check(ctx context.Context, store *engine.FileStore) error {
 
 // follow shows how a verification goes.
 func (v *verify) follow() *progress {
-	show := v.app.newProgress("verifying", -1, !v.quick)
-	show.plainly = true
+	show := v.app.newProgress("verifying", "blobs")
+	var begun *engine.VerifyProgress // what an interrupted one had done
 	v.options.Progress = func(at engine.VerifyProgress) {
-		if v.at.Step == "" {
-			show.first = at.Bytes
+		if v.at = at; begun == nil {
+			begun = &at
 		}
-		v.at = at
-		switch at.Step {
-		case engine.VerifyIndex:
-			show.describe("verifying the index")
-		case engine.VerifyTree:
-			show.describe("looking at the tree, " + count(int(at.Files), "file"))
-		default:
-			show.describe("verifying")
-		}
-		if at.TotalBytes > 0 {
+		switch {
+		case at.Step == engine.VerifyIndex:
+			show.step("verifying the index", "blobs", 0)
+			show.set(0, 0)
+		case at.Step == engine.VerifyTree:
+			show.step("looking at the tree", "files", 0)
+			const filesOfABlob = 2 // with its sidecar
+			show.set(at.Files, max(at.Files, filesOfABlob*at.TotalBlobs))
+		case at.TotalBytes > 0:
+			show.step("verifying", "", begun.Bytes)
 			show.set(at.Bytes, at.TotalBytes)
-		} else {
+		default:
+			show.step("verifying", "blobs", begun.Blobs)
 			show.set(at.Blobs, at.TotalBlobs)
 		}
 	}
