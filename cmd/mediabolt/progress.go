@@ -3,16 +3,15 @@ package main
 import (
 	"fmt"
 	"io"
-	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/dustin/go-humanize"
+	"github.com/schollz/progressbar/v3"
 	"golang.org/x/term"
 )
 
-// Work that takes long shows how it goes on standard error: on a terminal by one line
-// that is written over and over, elsewhere by a line now and then.
+// Work that takes long shows how it goes on standard error: on a terminal by a bar
+// with words, elsewhere by a line now and then.
 const (
 	terminalDelay = time.Second            // before the first on a terminal, for most work is done by then
 	terminalPause = 100 * time.Millisecond // between two on a terminal
@@ -29,9 +28,9 @@ type progress struct {
 	done     int64
 	total    int64 // not above zero: not known
 	begun    time.Time
-	first    int64     // done when it began
-	next     time.Time // when the next line is due
-	shown    int       // characters of the line on the terminal
+	first    int64                    // done when it began
+	next     time.Time                // when the next line is due
+	bar      *progressbar.ProgressBar // nil until it was drawn
 }
 
 func (a *app) newProgress(what, unit string) *progress {
@@ -51,6 +50,8 @@ func (p *progress) step(what, unit string, done int64) {
 	}
 	p.what, p.unit, p.done, p.total = what, unit, done, 0
 	p.begun, p.first = time.Now(), done
+	p.clear()
+	p.bar = nil
 }
 
 // describe says in other words what is being done.
@@ -67,7 +68,7 @@ func (p *progress) set(done, total int64) {
 	}
 	if p.terminal {
 		p.next = now.Add(terminalPause)
-		p.draw(p.line())
+		p.draw()
 		return
 	}
 	p.next = now.Add(p.app.progressPause)
@@ -138,20 +139,38 @@ func (p *progress) say() {
 	_ = writeJSON(p.app.stderr, &record) // only decorates
 }
 
-// draw writes a line over the last one, as much of it as there is room for.
-func (p *progress) draw(line string) {
-	if width, _, err := term.GetSize(int(p.app.stderr.Fd())); err == nil && width > 1 {
-		line = clip(line, width-1) // the last column makes some terminals go to the next line
+// Room on a terminal's line beside words: barColumns for the bar where that leaves
+// wordColumns, and around it the percentage, its brackets, a space and a column that
+// stays free, for with the last some terminals go on to the next line.
+const (
+	barColumns   = 24
+	wordColumns  = 70
+	frameColumns = len("  100% ||") + 2
+)
+
+// draw draws the bar over the last one, and before it the line, as much of it as there
+// is room for.
+func (p *progress) draw() {
+	columns, _, err := term.GetSize(int(p.app.stderr.Fd()))
+	if err != nil {
+		columns = wordColumns
 	}
-	length := utf8.RuneCountInString(line)
-	_, _ = fmt.Fprintf(p.app.stderr, "\r%s%s\r", line, strings.Repeat(" ", max(p.shown-length, 0))) // only decorates
-	p.shown = length
+	width := min(barColumns, max(columns-wordColumns, 0))
+	if p.bar == nil {
+		p.bar = progressbar.NewOptions64(-1, progressbar.OptionSetWriter(p.app.stderr), progressbar.OptionSetWidth(width),
+			progressbar.OptionSetElapsedTime(false), progressbar.OptionSetPredictTime(false), progressbar.OptionSetRenderBlankState(false))
+	}
+	if p.total > 0 {
+		p.bar.ChangeMax64(max(p.total, p.done+1)) // one that is full is ended
+	}
+	p.bar.Describe(clip(p.line(), max(columns-width-frameColumns, 1)))
+	_ = p.bar.Set64(p.done) // only decorates
 }
 
-// clear makes room for a line on a terminal; the next set writes its own again.
+// clear makes room for a line on a terminal; the next set draws the bar again.
 func (p *progress) clear() {
-	if p.shown > 0 {
-		p.draw("")
+	if p.bar != nil {
+		_ = p.bar.Clear() // only decorates
 	}
 }
 

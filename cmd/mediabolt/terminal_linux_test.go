@@ -34,7 +34,7 @@ func TestProgressOnATerminal(t *testing.T) {
 	t.Chdir(t.TempDir())
 	filled(40)(t)
 	for columns, want := range map[uint16]string{
-		80: `\rverifying: \d+ kB of 40 kB, \d+ kB/s, \ds left *\r`, 21: `\rverifying: \d+ kB of…\r`,
+		100: `\rverifying: \d+ kB of 40 kB, \d+ kB/s, \ds left +\d+% \|█+ +\|`, 21: `\rverifying… +\d+% \|\|`,
 	} {
 		got := onTerminal(t, columns, "verify", "--rate", "20KB")
 		require.Regexp(t, want, got)
