@@ -39,7 +39,7 @@ func (g *Gate) Run(ctx context.Context) error {
 			}
 		}
 		err := g.Measure(ctx,
-			func(t Target) bool { return t.Want > 0 && (try == 1 || slices.Contains(last, t.Name)) },
+			func(t Target) bool { return try == 1 || slices.Contains(last, t.Name) },
 			func(r *Ratio) {
 				measured++
 				least := r.Want * g.Fraction

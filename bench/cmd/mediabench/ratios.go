@@ -35,10 +35,10 @@ func ratios(ctx context.Context, args []string) error {
 	fmt.Printf("%d cores, %s/%s, %s; GOGC=%d; durable writes, median of %d rounds of %s\n\n",
 		runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, runtime.Version(), gcPercent, s.Rounds, s.Time)
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "what\tper second\tfloor\tper second\tratio\twanted\taim\t")
+	fmt.Fprintln(w, "what\tper second\tfloor\tper second\tratio\twanted\t")
 	s.Done = func(r *bench.Ratio) {
 		m := r.Median()
-		fmt.Fprintf(w, "%s\t%.0f\t%s\t%.0f\t%.2f\t%.2f\t%.2f\t\n", r.Name, m.Subject, r.Floor, m.Floor, m.Ratio(), r.Want, r.Aim)
+		fmt.Fprintf(w, "%s\t%.0f\t%s\t%.0f\t%.2f\t%.2f\t\n", r.Name, m.Subject, r.Floor, m.Floor, m.Ratio(), r.Want)
 		fmt.Fprintf(os.Stderr, "measured: %s\n", r.Name)
 	}
 	if err := s.Run(ctx); err != nil {
@@ -76,7 +76,7 @@ func gate(ctx context.Context, args []string) error {
 		return err
 	}
 	g.Done = func(try int, r *bench.Ratio, least float64, enough bool) {
-		fmt.Printf("try %d: %-50s %.2f, at least %.2f, aim %.2f, enough: %t\n", try, r.Name, r.Best().Ratio(), least, r.Aim, enough)
+		fmt.Printf("try %d: %-50s %.2f, at least %.2f, enough: %t\n", try, r.Name, r.Best().Ratio(), least, enough)
 	}
 	return g.Run(ctx)
 }
