@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/mediabolt/mediabolt/certify/mount"
+	"github.com/mediabolt/mediabolt/engine"
 	"github.com/mediabolt/mediabolt/storage"
 )
 
@@ -79,4 +80,32 @@ func TestErrorBesidesAViolation(t *testing.T) {
 	err := besides(storage.ErrIO, broken)
 	require.ErrorIs(t, err, storage.ErrIO)
 	require.ErrorContains(t, err, "lost in kills: reference x is gone")
+}
+
+// A quota is exceeded by one byte more than it has, of whichever kind it is; bytes that
+// are shared count once for the total and for each reference of a user or session.
+func TestJudgeOfQuotas(t *testing.T) {
+	entry := func(path string) engine.Entry {
+		return engine.Entry{Path: path, Size: 100, Metadata: storage.MediaMetadata{UserID: "u", SessionID: "s"}}
+	}
+	entries := map[string]engine.Entry{"a": entry("shared"), "b": entry("shared"), "c": entry("alone")}
+	for _, c := range []struct {
+		quota engine.Quota
+		found int
+	}{
+		{engine.Quota{}, 0},
+		{engine.Quota{TotalBytes: 200, UserBytes: 300, SessionBytes: 300}, 0},
+		{engine.Quota{TotalBytes: 199}, 1},
+		{engine.Quota{UserBytes: 299}, 1},
+		{engine.Quota{SessionBytes: 299, TotalBytes: 199}, 2},
+	} {
+		m := newModel()
+		m.begin(&orders{Quota: c.quota})
+		j := &judge{model: m, entries: entries}
+		j.quotas()
+		require.Len(t, j.found, c.found, "%+v", c.quota)
+		for _, v := range j.found {
+			require.Equal(t, ViolationQuota, v.Kind)
+		}
+	}
 }

@@ -198,7 +198,7 @@ var lies = map[string]struct {
 		return note(words...)
 	}, []certify.ViolationKind{certify.ViolationHold}},
 	"erases in part": {func(l *liar, words []string) string {
-		if words[0] == "stored" && strings.HasSuffix(words[1], "5") {
+		if words[0] == "stored" {
 			return note(words...) + note("erase", "lie"+words[1], "-", words[2], "a7f3f7-06h0aeyy8hrzvc6fkc554h3rs0")
 		}
 		return note(words...)
@@ -224,7 +224,6 @@ var lies = map[string]struct {
 	}, []certify.ViolationKind{certify.ViolationUnknown}},
 	"shares across scopes": {honestly, []certify.ViolationKind{certify.ViolationScope}},
 	"shares with nobody":   {honestly, []certify.ViolationKind{certify.ViolationScope}},
-	"has no quota":         {honestly, []certify.ViolationKind{certify.ViolationQuota}},
 	"counts usage wrong": {func(l *liar, words []string) string {
 		if words[0] == "ready" {
 			l.harm(l.swapIndex(oneByteMore)) // and keeps its lock
@@ -252,7 +251,6 @@ var disobedience = map[string]struct {
 }{
 	"shares across scopes": {regexp.MustCompile(`"scope":"[a-z-]*"`), `"scope":"global"`},
 	"shares with nobody":   {regexp.MustCompile(`"dedup":true`), `"dedup":false`},
-	"has no quota":         {regexp.MustCompile(`"(Total|User|Session)Bytes":`), `"${1}Bytes":9`},
 }
 
 // swapIndex puts a copy of the index in its place. Where change is not nil it

@@ -125,8 +125,7 @@ func killAfter(t *testing.T, after time.Duration, args []string) (over bool) {
 	require.NoError(t, cmd.Start())
 	timer := time.AfterFunc(after, func() { _ = cmd.Process.Kill() }) // gone is as good
 	_ = cmd.Wait()                                                    // its end is looked at
-	timer.Stop()
-	if !cmd.ProcessState.Exited() {
+	if late := !timer.Stop(); late && !cmd.ProcessState.Success() {
 		return false
 	}
 	require.Equal(t, exitOK, cmd.ProcessState.ExitCode(), "%s: %s", strings.Join(args, " "), &out)
