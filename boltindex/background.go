@@ -50,7 +50,11 @@ func (x *Index) compactIfWorth() {
 	}
 	b.next = time.Now().Add(compactPause)
 	b.all.Go(func() {
-		if _, err := x.Compact(b.ctx, false, nil); err != nil && !errors.Is(err, context.Canceled) {
+		done, err := x.Compact(b.ctx, false, nil)
+		switch {
+		case err == nil && x.compacted != nil:
+			x.compacted(done)
+		case err != nil && !errors.Is(err, context.Canceled):
 			x.log.Warn("the index was not compacted", "index", x.path, "free", free, "error", err)
 		}
 	})

@@ -138,7 +138,7 @@ func (c *compaction) run(ctx context.Context, dry bool) (err error) {
 		}
 	}
 	c.Duration = time.Since(begun)
-	x.log.Info("compacted the index", "index", x.path, "before", c.Before, "after", c.After, "took", c.Duration)
+	x.log.Info("compacted the index", "index", x.path, "before", c.Before, "after", c.After, "took", c.Duration, "pause", c.Pause)
 	return nil
 }
 

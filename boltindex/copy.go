@@ -14,8 +14,10 @@ import (
 // with the batches that follow. So once all that was flushed has been written, the copy
 // is what bbolt has, whatever of it was copied late.
 
-// batchBytes bounds the rows that are read and written at a time, in bytes.
-const batchBytes = 4 << 20
+// batchBytes bounds the rows that are read, written and synced at a time, in bytes. The
+// sync of a group of stores may be one of the whole filesystem, and then waits for
+// what a batch has written.
+const batchBytes = 1 << 20
 
 // maxFollows bounds how often what was flushed meanwhile is written before flushes are
 // kept out, whatever is still to be written.
@@ -62,6 +64,9 @@ func (c *compaction) copy(ctx context.Context) error {
 			}
 			return putRows(tx, each(batch), copyFill)
 		})
+		if err == nil && !c.x.changes.noSync {
+			err = datasync(c.file.locked)
+		}
 		if err != nil {
 			return err
 		}

@@ -55,6 +55,9 @@ type Config struct {
 	// are, and before the next group: it returns at once and does not call the
 	// index. Nil: nobody is told.
 	Committed func(storage.Commit)
+	// Compacted is told of every compaction that nobody has asked for, with no lock
+	// held: it may use the index, but not close it. Nil: nobody is told.
+	Compacted func(storage.Compaction)
 	// Logger gets what no caller waits for. Nil: nothing is logged.
 	Logger *slog.Logger
 }
@@ -74,6 +77,7 @@ type Index struct {
 	log          *slog.Logger
 	sync         func(keys []storage.BlobKey) error
 	committed    func(storage.Commit)
+	compacted    func(storage.Compaction)
 	storeID      uuid.UUID
 	organization storage.OrganizationMode
 	commits      *group[*op]
@@ -110,7 +114,7 @@ type Index struct {
 func Open(ctx context.Context, cfg Config) (*Index, error) {
 	x := &Index{
 		root: cfg.Root, path: filepath.Join(cfg.Root.Name(), fileName), mode: cfg.FileMode, log: cfg.Logger,
-		sync: cfg.Sync, committed: cfg.Committed, touched: map[storage.BlobKey]time.Time{}, active: newTable(),
+		sync: cfg.Sync, committed: cfg.Committed, compacted: cfg.Compacted, touched: map[storage.BlobKey]time.Time{}, active: newTable(),
 		compacting: make(chan struct{}, 1), batch: batchBytes,
 	}
 	if x.mode == 0 {

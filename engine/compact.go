@@ -47,5 +47,9 @@ func (f *FileStore) Compact(ctx context.Context, options CompactOptions) (storag
 			return storage.Compaction{}, fmt.Errorf("compact %s: %w", s.cfg.BaseDir, storage.Classify(err))
 		}
 	}
-	return x.Compact(ctx, options.DryRun, options.Progress)
+	done, err := x.Compact(ctx, options.DryRun, options.Progress)
+	if err == nil && !options.DryRun {
+		s.watch.compacted(done)
+	}
+	return done, err
 }

@@ -24,6 +24,7 @@ const (
 	OpErase        Operation = "erase" // of one reference, by Erase
 	OpVerify       Operation = "verify"
 	OpCommit       Operation = "commit" // of a group
+	OpCompact      Operation = "compact"
 )
 
 // Event is one thing that happened. What does not apply is zero.
@@ -35,17 +36,18 @@ type Event struct {
 	Bytes     int64         // size of the blob
 	Duration  time.Duration // of the call
 
-	Last    bool            // Deleted, Expired: the blob went too
-	Finding storage.Finding // Damaged: what was found
-	Commit  storage.Commit  // Committed: the group
-	Limit   Limit           // Refused: by which limit; Bytes are those asked for
-	Err     error           // Failed: what the caller was told, without the store's name
-	Class   string          // Failed: storage.Class of Err
+	Last       bool               // Deleted, Expired: the blob went too
+	Finding    storage.Finding    // Damaged: what was found
+	Commit     storage.Commit     // Committed: the group
+	Compaction storage.Compaction // Compacted: what it has brought
+	Limit      Limit              // Refused: by which limit; Bytes are those asked for
+	Err        error              // Failed: what the caller was told, without the store's name
+	Class      string             // Failed: storage.Class of Err
 }
 
 // EventListener is told of what a store has done, by the functions that are not
 // nil. Each is called after the fact, in a goroutine of the call that it tells
-// of, or of the store's own sweeps, and before that returns, while no lock is held and no transaction is open:
+// of, or of the store's own sweeps and compactions, and before that returns, while no lock is held and no transaction is open:
 // it may use the store, but must not close it. Since it is waited for it must not
 // take long, and it must be safe for concurrent use. Of a group of commits one of
 // the calls that are under way tells. An event is not kept: when the process is
@@ -60,6 +62,7 @@ type EventListener struct {
 	Expired   func(Event) // a reference that Expire, or the store itself, has ended
 	Damaged   func(Event) // found by a read or by Verify
 	Committed func(Event) // a group of changes; by the built-in index, others may not tell
+	Compacted func(Event) // the index, by Compact or by itself
 	Refused   func(Event) // a Store, by a quota or MinFreeBytes; Failed is told of it too
 	Failed    func(Event) // a Store, Retrieve, Open or Delete, or an Expire as a whole
 }
@@ -76,7 +79,7 @@ func TeeEvents(listeners ...*EventListener) *EventListener {
 			Stored: both(all.Stored, l.Stored), Shared: both(all.Shared, l.Shared), Healed: both(all.Healed, l.Healed),
 			Retrieved: both(all.Retrieved, l.Retrieved), Opened: both(all.Opened, l.Opened), Deleted: both(all.Deleted, l.Deleted),
 			Expired: both(all.Expired, l.Expired), Damaged: both(all.Damaged, l.Damaged), Committed: both(all.Committed, l.Committed),
-			Refused: both(all.Refused, l.Refused), Failed: both(all.Failed, l.Failed),
+			Compacted: both(all.Compacted, l.Compacted), Refused: both(all.Refused, l.Refused), Failed: both(all.Failed, l.Failed),
 		}
 	}
 	return &all
@@ -247,6 +250,14 @@ func (o *observer) unreadable(op Operation, id storage.ID, err error) {
 func (o *observer) found(f *storage.Finding) {
 	if o.listener.Damaged != nil && f.Severity == storage.SeverityDamage {
 		o.listener.Damaged(Event{Operation: OpVerify, Store: o.dir, Path: f.Path, Finding: *f})
+	}
+}
+
+// compacted is told of every compaction: by Compact, or by the index where that has
+// begun it by itself.
+func (o *observer) compacted(c storage.Compaction) {
+	if o.listener.Compacted != nil {
+		o.listener.Compacted(Event{Operation: OpCompact, Store: o.dir, Duration: c.Duration, Compaction: c})
 	}
 }
 

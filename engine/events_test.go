@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -37,7 +38,7 @@ func (h *heard) listener() *engine.EventListener {
 	return &engine.EventListener{
 		Stored: h.hear("stored"), Shared: h.hear("shared"), Healed: h.hear("healed"), Retrieved: h.hear("retrieved"),
 		Opened: h.hear("opened"), Deleted: h.hear("deleted"), Damaged: h.hear("damaged"), Committed: h.hear("committed"),
-		Refused: h.hear("refused"), Failed: h.hear("failed"), Expired: h.hear("expired"),
+		Refused: h.hear("refused"), Failed: h.hear("failed"), Expired: h.hear("expired"), Compacted: h.hear("compacted"),
 	}
 }
 
@@ -324,6 +325,44 @@ func TestListenerMayUseTheStore(t *testing.T) {
 	require.ErrorIs(t, err, storage.ErrCorrupted)
 	require.NoError(t, os.Remove(file+".away"))
 	mustStore(t, f, small, storage.MediaMetadata{})
+}
+
+// A compaction is told of, whoever has begun it, with the pause; a dry run is not.
+func TestEventsOfCompactions(t *testing.T) {
+	ctx := context.Background()
+	h, dir := &heard{}, t.TempDir()
+	f := mustOpen(t, engine.FileStoreConfig{
+		BaseDir: dir, Sync: engine.SyncNone, EventListener: h.listener(), CompactAt: 64 << 10,
+	})
+	var refs []*storage.StorageReference
+	for i := range 1000 {
+		refs = append(refs, mustStore(t, f, bytesOf(100, byte(i)), storage.MediaMetadata{SessionID: strings.Repeat("s", 100)}))
+	}
+	h.take()
+	_, err := f.Compact(ctx, engine.CompactOptions{DryRun: true})
+	require.NoError(t, err)
+	require.Empty(t, h.take()["compacted"])
+	done, err := f.Compact(ctx, engine.CompactOptions{})
+	require.NoError(t, err)
+	require.Positive(t, done.Pause)
+	require.Less(t, done.Pause, done.Duration)
+	require.Equal(t, []engine.Event{{
+		Operation: engine.OpCompact, Store: dir, Duration: done.Duration, Compaction: done,
+	}}, h.take()["compacted"])
+
+	for _, ref := range refs[50:] {
+		require.NoError(t, f.Delete(ctx, ref))
+	}
+	require.NoError(t, f.Checkpoint(ctx))
+	var byItself []engine.Event
+	require.Eventually(t, func() bool {
+		mustStore(t, f, bytesOf(10, 1), storage.MediaMetadata{}) // so that there is something to flush
+		byItself = h.take()["compacted"]
+		return len(byItself) > 0
+	}, 30*time.Second, 50*time.Millisecond)
+	c := byItself[0].Compaction
+	require.Positive(t, c.Pause)
+	require.Less(t, c.After, c.Before)
 }
 
 func TestTeeEvents(t *testing.T) {

@@ -226,7 +226,7 @@ func openStore(ctx context.Context, config FileStoreConfig) (_ *store, err error
 		Root: s.ctl, Create: !cfg.NoCreate && !used, Organization: cfg.Organization, NoSync: cfg.Sync == SyncNone,
 		LockTimeout: cfg.LockTimeout, FileMode: cfg.FileMode, CompactAt: cfg.CompactAt, Logger: cfg.Logger,
 		Sync:      func(keys []storage.BlobKey) error { return s.blobs.Sync(context.Background(), keys...) },
-		Committed: s.watch.committed,
+		Committed: s.watch.committed, Compacted: s.watch.compacted,
 	})
 	if errors.Is(err, storage.ErrNoStore) && used {
 		return nil, fmt.Errorf("%w: the index in %s is gone although the store has been used: %s",

@@ -112,6 +112,9 @@ type IndexConfig struct {
 	// once for each, between two groups: it returns at once and does not call
 	// the index. An index need not tell.
 	Committed func(storage.Commit)
+	// Compacted is told of every time that the index has made its files smaller by
+	// itself, with no lock held. An index need not tell.
+	Compacted func(storage.Compaction)
 	// Logger gets what no caller waits for.
 	Logger *slog.Logger
 }

@@ -22,6 +22,9 @@ anything is done.
 
 What was deleted before is in no file of the index afterwards, its log included.
 
+Stores and deletions of the same program go on meanwhile; how long one can have
+waited while the files were swapped is said at the end.
+
 A program that has the store open does the same by itself when more than half of
 the index's file is free, and more than 16 MiB.`,
 		Example: `  mediabolt compact --dry-run
@@ -51,8 +54,8 @@ func (a *app) compact(ctx context.Context, options engine.CompactOptions) error 
 			_, err = fmt.Fprintf(a.stdout, "index of %s: about %s after a compaction, which needs %s of room meanwhile%s\n",
 				humanBytes(done.Before), humanBytes(done.After), humanBytes(done.Need), freeRoom(done.Room))
 		default:
-			_, err = fmt.Fprintf(a.stdout, "index of %s: now %s, in %s\n",
-				humanBytes(done.Before), humanBytes(done.After), done.Duration.Round(time.Millisecond))
+			_, err = fmt.Fprintf(a.stdout, "index of %s: now %s, in %s; stores can have waited for %s\n",
+				humanBytes(done.Before), humanBytes(done.After), done.Duration.Round(time.Millisecond), done.Pause.Round(time.Microsecond))
 		}
 		return err
 	})
