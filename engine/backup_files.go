@@ -45,7 +45,7 @@ func (b *backup) files() error {
 		if done++; b.opts.Progress != nil {
 			b.opts.Progress(done, counters.Blobs)
 		}
-		return nil
+		return b.settleSome()
 	})
 	if err == nil {
 		err = b.publish(copied)
