@@ -69,28 +69,22 @@ func (t *Tree) inUse(file *storage.StagedFile) (bool, error) {
 func (t *Tree) Files(ctx context.Context) iter.Seq2[storage.TreeFile, error] {
 	return func(yield func(storage.TreeFile, error) bool) {
 		stop := errors.New("stop")
-		err := fs.WalkDir(t.root.FS(), ".", func(name string, e fs.DirEntry, err error) error {
+		w := &walk{fsys: t.root.FS(), page: walkPage}
+		w.found = func(name string, e fs.DirEntry) error {
 			switch {
 			case ctx.Err() != nil:
 				return ctx.Err()
-			case errors.Is(err, fs.ErrNotExist) && name != ".":
-				return nil
-			case err != nil:
-				return t.wrap("walk", name, err)
 			case name == ControlDir:
-				return fs.SkipDir
-			case e.IsDir() && !systemsOwn(path.Base(name)):
 				return nil
-			}
-			if !yield(treeFile(name), nil) {
+			case e.IsDir() && !systemsOwn(path.Base(name)):
+				return w.dir(name)
+			case !yield(treeFile(name), nil):
 				return stop
 			}
-			if e.IsDir() {
-				return fs.SkipDir
-			}
 			return nil
-		})
-		if err != nil && !errors.Is(err, stop) {
+		}
+		w.failed = func(name string, err error) error { return t.wrap("walk", name, err) }
+		if err := errors.Join(ctx.Err(), w.dir(".")); err != nil && !errors.Is(err, stop) {
 			yield(storage.TreeFile{}, err)
 		}
 	}

@@ -46,12 +46,21 @@ func digestKey(u storage.UUID) []byte {
 	return append(digest[:8:8], u[:]...)
 }
 
+// usageKey is that of the usage row of an ID.
+func usageKey(prefix byte, id string) []byte {
+	list := boltindex.MemberKey(id, storage.UUID{})
+	return append([]byte{prefix}, list[:len(list)-len(storage.UUID{})]...)
+}
+
 // Fields of rows, as codec.go numbers them.
 const (
 	blobSize = 3
 	blobRefs = 7
 	refBlob  = 1
 	refUser  = 5
+
+	usageRefs  = 1
+	usageBytes = 2
 
 	counterRefs          = 1
 	counterBlobs         = 2
@@ -106,6 +115,9 @@ func TestVerifyFinds(t *testing.T) {
 		"counter of physical bytes": {edit: change("meta", []byte("counters"), counterPhysicalBytes, 5000), kind: storage.FindingCounter},
 		"counter of no session":     {edit: change("meta", []byte("counters"), counterNoSession, 7), kind: storage.FindingCounter},
 		"counters gone":             {edit: drop("meta", []byte("counters")), kind: storage.FindingCounter},
+		"usage of references":       {edit: change("usage", usageKey('s', "s"), usageRefs, 5), kind: storage.FindingCounter},
+		"usage of bytes":            {edit: change("usage", usageKey('u', "u"), usageBytes, 1), kind: storage.FindingCounter},
+		"usage gone":                {edit: drop("usage", usageKey('u', "u")), kind: storage.FindingCounter},
 		// One entry gone and one too many keep the number of entries.
 		"entry under the wrong ID": {kind: storage.FindingDangling, ref: shared1, edit: func(tx *bolt.Tx) error {
 			if err := drop("by_session", boltindex.MemberKey("s", shared1))(tx); err != nil {

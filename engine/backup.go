@@ -94,6 +94,8 @@ type backup struct {
 	done  Backup
 
 	journals map[string][]byte // carried files as they were at the moment
+
+	unsettled int // blobs whose files or sidecars came since the last Settle
 }
 
 func (b *backup) run(dest string, want backupMarker) (err error) {
@@ -242,8 +244,18 @@ func (b *backup) sidecars(total int64) error {
 		}
 		written++
 		b.tell(BackupSidecars, written, total)
-		return nil
+		return b.settleSome()
 	})
+}
+
+// settleSome is called for every blob, and has as few names wait to be made durable as
+// a store has: all of them would be in memory, and copies in staging too.
+func (b *backup) settleSome() error {
+	if b.unsettled++; b.unsettled < checkpointDebt {
+		return nil
+	}
+	b.unsettled = 0
+	return b.dir.tree.Settle(b.ctx)
 }
 
 // prune removes the files of blobs that are not in the backup.

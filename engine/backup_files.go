@@ -44,7 +44,7 @@ func (b *backup) files() error {
 		}
 		done++
 		b.tell(BackupCopy, done, counters.Blobs)
-		return nil
+		return b.settleSome()
 	})
 	if err == nil {
 		err = b.publish(copied)
