@@ -582,7 +582,7 @@ func (r *faultRun) filled(t *testing.T, then func()) *workload.Target {
 func (r *faultRun) useRebuild(t *testing.T, fault faulty.Fault) {
 	target := r.filled(t, func() {})
 	lose := target.LoseIndex
-	if fault.At%2 == 0 {
+	if fault.At/4%2 == 0 { // steps are even
 		lose = target.DamageIndex
 	}
 	require.NoError(t, lose(r.journal))
