@@ -442,9 +442,9 @@ type faultSteps struct{ long, short, quick int }
 var (
 	holdFaults    = faultSteps{1, 5, 15}
 	moveFaults    = faultSteps{8, 20, 30}
-	rebuildFaults = faultSteps{4, 20, 40}
-	restoreFaults = faultSteps{6, 40, 100}
-	importFaults  = faultSteps{6, 30, 60}
+	rebuildFaults = faultSteps{4, 20, 50}
+	restoreFaults = faultSteps{6, 40, 120}
+	importFaults  = faultSteps{6, 40, 80}
 )
 
 func (s faultSteps) now() int {
@@ -478,7 +478,7 @@ func TestFaultInRestore(t *testing.T) { faultsIn(t, restoreFaults, (*faultRun).u
 func TestFaultInImport(t *testing.T) { faultsIn(t, importFaults, (*faultRun).useImport) }
 
 // fewWrites is less than any use of a store writes, so that one of its writes is short.
-const fewWrites = 10
+const fewWrites = 20
 
 func faultsIn(t *testing.T, steps faultSteps, use func(*faultRun, *testing.T, faulty.Fault)) {
 	t.Helper()
