@@ -38,12 +38,13 @@ import (
 // what is reachable from its root and was in the free list of the state before,
 // which is still in the file: Open finds it again when a crash came in between,
 // in time in proportion to the transaction. The next transaction waits until it
-// is done.
+// is done. Before Open names a state in sector 0 it makes that state durable: a killed
+// process may have left its meta page in the kernel's memory alone.
 //
 // When the sums of an index are missing, or belong to another file or to a
-// transaction that is neither the last nor the one before, they are made anew from pages that pass
-// for whole, which reads all of them. That is also how a user mends them: by
-// removing the file.
+// transaction that is neither the last nor the one before, or when a write of them was
+// cut short, they are made anew from pages that pass for whole, which reads all of
+// them. That is also how a user mends them: by removing the file.
 const (
 	sumsName   = "index.sums"
 	nextSums   = "index.sums.next" // of the file that a compaction makes
