@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -38,12 +39,13 @@ import (
 // what is reachable from its root and was in the free list of the state before,
 // which is still in the file: Open finds it again when a crash came in between,
 // in time in proportion to the transaction. The next transaction waits until it
-// is done.
+// is done. Before Open names a state in sector 0 it makes that state durable: a killed
+// process may have left its meta page in the kernel's memory alone.
 //
 // When the sums of an index are missing, or belong to another file or to a
 // transaction that is neither the last nor the one before, they are made anew from pages that pass
 // for whole, which reads all of them. That is also how a user mends them: by
-// removing the file.
+// removing the file. Open does so for a sector that a write was cut short in.
 const (
 	sumsName   = "index.sums"
 	nextSums   = "index.sums.next" // of the file that a compaction makes
@@ -326,23 +328,35 @@ func (f *boltFile) sumFound(now meta) error {
 	return f.sumNow(true)
 }
 
-// torn says whether a write of these sums was cut short, as on a full disk: then a
-// sector of them is damaged while sector 0 still names the transaction before.
-func (s *sums) torn(list []pageSum) (bool, error) {
-	for i := range list {
-		n := sectorOf(list[i].page)
-		if i > 0 && n == sectorOf(list[i-1].page) {
+// mendTorn adds to the sums of a transaction those of all pages in sectors that a write of
+// these sums was cut short in, as on a full disk: such a sector is damaged while sector 0
+// still names the transaction before.
+func (f *boltFile) mendTorn(now meta, old func(uint64) bool, list []pageSum) ([]pageSum, error) {
+	torn := map[int64]bool{}
+	for _, p := range list {
+		n := sectorOf(p.page)
+		if _, looked := torn[n]; looked {
 			continue
 		}
-		sector := make([]byte, sumSector)
-		if _, err := s.file.ReadAt(sector, n*sumSector); err != nil && err != io.EOF {
-			return false, err
-		}
-		if !isZero(sector) && sectorSum(n, sector) != binary.LittleEndian.Uint32(sector[sumSector-4:]) {
-			return true, nil
+		var err error
+		if torn[n], err = f.pages.sums.damaged(n); err != nil {
+			return nil, err
 		}
 	}
-	return false, nil
+	if !slices.Contains(slices.Collect(maps.Values(torn)), true) {
+		return list, nil
+	}
+	all, err := f.sumPages(now, nil)
+	return slices.DeleteFunc(all, func(p pageSum) bool { return old(p.page) && !torn[sectorOf(p.page)] }), err
+}
+
+// damaged says whether a sector is neither whole nor zeros.
+func (s *sums) damaged(n int64) (bool, error) {
+	sector := make([]byte, sumSector)
+	if _, err := s.file.ReadAt(sector, n*sumSector); err != nil && err != io.EOF {
+		return false, err
+	}
+	return !isZero(sector) && sectorSum(n, sector) != binary.LittleEndian.Uint32(sector[sumSector-4:]), nil
 }
 
 // firstTxid is the transaction that has made an index.
@@ -374,10 +388,8 @@ func (f *boltFile) sumLast(opening bool) (err error) {
 			return err
 		}
 		if opening {
-			if torn, err := s.torn(list); err != nil {
+			if list, err = f.mendTorn(now, old, list); err != nil {
 				return err
-			} else if torn {
-				return f.sumAll(now)
 			}
 		}
 		s.take(now.txid, list)

@@ -47,10 +47,10 @@ func (s *script) various(ctx context.Context) {
 	_ = s.client.Hold(ctx, Held{"of " + changed, engine.HoldTarget{Kind: engine.HoldReference, ID: changed}})
 }
 
-// LoseIndex removes the index of the store, which is closed, durably.
-func (t *Target) LoseIndex(journal *Journal) error { return t.lose(journal, os.Remove) }
+// LoseIndex removes all of the index of the store, which is closed, durably.
+func (t *Target) LoseIndex(journal *Journal) error { return t.lose(journal, removeIndex) }
 
-// DamageIndex damages the index of the store, which is closed, durably.
+// DamageIndex damages the index of the store, which is closed, durably. Its log stays.
 func (t *Target) DamageIndex(journal *Journal) error { return t.lose(journal, damageIndex) }
 
 func (t *Target) lose(journal *Journal, do func(index string) error) error {
@@ -101,6 +101,15 @@ const (
 	indexFile   = "index.db"
 	asidePrefix = "index.damaged-"
 )
+
+// removeIndex removes an index with its sums and its log.
+func removeIndex(name string) error {
+	err := os.Remove(name)
+	for _, other := range []string{"index.sums", "log.0", "log.1"} {
+		err = errors.Join(err, os.Remove(filepath.Join(filepath.Dir(name), other)))
+	}
+	return err
+}
 
 // damageIndex makes both meta pages unreadable, durably.
 func damageIndex(name string) (err error) {
