@@ -15,7 +15,7 @@ import (
 const controlDir = ".mediabolt"
 
 var control = map[string]bool{"index.db": true, "index.sums": true, "log.0": true, "log.1": true, "reserve": true, "holds": true,
-	"erasures": true, "erasing": true, "origins": true}
+	"erasures": true, "erasing": true, "origins": true, "restored": true}
 
 // tree walks the store's directory with plain system calls and compares it with
 // the references that were listed.
