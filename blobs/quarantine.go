@@ -165,6 +165,16 @@ func (t *Tree) Aside(ctx context.Context, batch, name string) (storage.AsideFile
 	return file, t.wrap("look at", name, err)
 }
 
+// ReadAside reads the sidecar of a blob that a batch has. Errors: ErrInvalidQuery, and
+// those of ReadSidecar.
+func (t *Tree) ReadAside(ctx context.Context, batch, name string) (storage.Sidecar, error) {
+	at, err := asidePath(batch, name)
+	if err != nil {
+		return storage.Sidecar{}, err
+	}
+	return t.ReadSidecar(ctx, at)
+}
+
 // ForgetAside removes the name that a batch has for a file that has its name in
 // the tree too. Errors are those of Aside.
 func (t *Tree) ForgetAside(ctx context.Context, batch, name string) error {

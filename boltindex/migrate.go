@@ -34,8 +34,8 @@ type migration struct {
 // of its format: who changes how these are decoded leaves the step a decoder.
 var migrations = []migration{{3, countUsage}}
 
-// copyPrefix is what the name of a copy begins with, followed by its format.
-const copyPrefix = fileName + ".format-"
+// CopyPrefix is what the name of a copy begins with, followed by its format.
+const CopyPrefix = fileName + ".format-"
 
 // migrate brings an index up to date that was just opened, pages and all. One of a
 // format that no step leads from is left as it is.
@@ -56,7 +56,7 @@ func (x *Index) migrate(noSync bool) error {
 	if err := x.applyOldLog(noSync, applied); err != nil {
 		return wrap(err)
 	}
-	kept := fmt.Sprintf("%s%d", copyPrefix, format)
+	kept := fmt.Sprintf("%s%d", CopyPrefix, format)
 	if err := x.keepCopy(kept, noSync); err != nil {
 		return wrap(fmt.Errorf("copy to %s: %w", kept, err))
 	}

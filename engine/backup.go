@@ -17,6 +17,10 @@ type BackupOptions struct {
 	// shared with the store by hard links, or by their blocks, which costs no
 	// space and no time, and no copy: damage of the disk hits both.
 	Copy bool
+	// TakeOver allows dest to be the backup that this store was restored from, while
+	// that is the last one there: it becomes one of this store, and no other store can
+	// use it any more. Default: that is ErrConflict.
+	TakeOver bool
 	// Progress is told, now and then, what is being done, and for how many references
 	// or blobs it is done, of about how many. It must not call the store.
 	Progress func(what BackupStep, done, total int64)
@@ -66,7 +70,8 @@ type Backup struct {
 //
 // Damaged blobs are left out with their references; the backup is whole then all the
 // same, and Backup ends with ErrCorrupted. Errors that end it: ErrInvalidConfig for
-// a dest inside the store, ErrConflict for one that is something else, ErrLocked for
+// a dest inside the store, ErrConflict for one that is something else (also for the
+// backup that the store was restored from: see BackupOptions.TakeOver), ErrLocked for
 // one that another backup writes or that is open, ErrVersion, ErrDiskSpace,
 // ErrPermission, ErrIO, ErrClosed, or ctx's.
 func (f *FileStore) Backup(ctx context.Context, dest string, opts BackupOptions) (Backup, error) {
@@ -76,6 +81,11 @@ func (f *FileStore) Backup(ctx context.Context, dest string, opts BackupOptions)
 	}
 	defer leave()
 	b := &backup{ctx: ctx, s: s, opts: opts}
+	from, err := readRestored(s.ctl)
+	if err != nil {
+		return Backup{}, fmt.Errorf("back up %s to %s: %w", s.cfg.BaseDir, dest, storage.Classify(err))
+	}
+	b.next = succession{from: from, asked: opts.TakeOver}
 	err = b.run(dest, backupMarker{Version: backupVersion, Kind: kindBackup, Store: s.storeID(), Directory: s.cfg.BaseDir})
 	if err != nil {
 		return b.done, fmt.Errorf("back up %s to %s: %w", s.cfg.BaseDir, dest, storage.Classify(err))
@@ -88,6 +98,7 @@ type backup struct {
 	ctx   context.Context
 	s     *store
 	opts  BackupOptions
+	next  succession
 	dir   *backupDir
 	index Index // the new one
 	redo  bool  // an earlier attempt was interrupted: what it wrote may not be durable
@@ -108,7 +119,7 @@ func (b *backup) run(dest string, want backupMarker) (err error) {
 	if err := refuseNested(b.s.cfg.BaseDir, dest); err != nil {
 		return err
 	}
-	if b.dir, err = openBackupDir(dest, want, &b.s.cfg); err != nil {
+	if b.dir, err = openBackupDir(dest, want, b.next, &b.s.cfg); err != nil {
 		return err
 	}
 	defer func() { err = settled(errors.Join(err, b.dir.close())) }()

@@ -98,14 +98,15 @@ type backupDir struct {
 	tree   *blobs.Tree
 	lock   *os.File
 	marker backupMarker
+	next   succession
 	noSync bool
 }
 
 // openBackupDir opens, or makes, the directory of a backup that is to be made. It is
 // ErrConflict when something else is there: anything at all for a restore, but for
 // one that was not finished.
-func openBackupDir(path string, want backupMarker, cfg *FileStoreConfig) (_ *backupDir, err error) {
-	d := &backupDir{path: path, marker: want, noSync: cfg.Sync == SyncNone}
+func openBackupDir(path string, want backupMarker, next succession, cfg *FileStoreConfig) (_ *backupDir, err error) {
+	d := &backupDir{path: path, marker: want, next: next, noSync: cfg.Sync == SyncNone}
 	defer func() {
 		if err != nil {
 			err = errors.Join(storage.Classify(err), d.close())
@@ -179,7 +180,7 @@ func (d *backupDir) begin() error {
 	case old.Kind != want.Kind, want.Kind == kindRestore && old.Whole:
 		return fmt.Errorf("%w: %s is not empty: it is a %s; name a new directory", storage.ErrConflict, d.path, old.Kind)
 	case old.Store != want.Store:
-		return fmt.Errorf("%w: %s is a %s of another store, that of %s; name a new directory", storage.ErrConflict, d.path, old.Kind, old.Directory)
+		return d.succeed(old)
 	default:
 		d.marker = *old
 	}
@@ -223,22 +224,28 @@ func (d *backupDir) clearStaging() error {
 
 // mark writes the marker, durably.
 func (d *backupDir) mark(m backupMarker) error {
-	data, err := json.Marshal(m)
+	if err := d.write(backupMarkerFile, m); err != nil {
+		return err
+	}
+	d.marker = m
+	return d.syncControl()
+}
+
+// write writes a file of the control directory in JSON, whole or not at all, and
+// durable with the next sync of that.
+func (d *backupDir) write(name string, what any) error {
+	data, err := json.Marshal(what)
 	if err != nil {
 		return err
 	}
-	temp := backupMarkerFile + ".tmp"
+	temp := name + ".tmp"
 	if err := d.ctl.WriteFile(temp, append(data, '\n'), 0o600); err != nil {
 		return err
 	}
 	if err := d.sync(temp); err != nil {
 		return err
 	}
-	if err := d.ctl.Rename(temp, backupMarkerFile); err != nil {
-		return err
-	}
-	d.marker = m
-	return d.syncControl()
+	return d.ctl.Rename(temp, name)
 }
 
 // unmark removes the marker: what is there is a store like any other. The lock goes

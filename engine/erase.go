@@ -58,6 +58,13 @@ type Erasure struct {
 	Failures []EraseFailure `json:"failures,omitempty"`
 	// Far is how far it is, for Progress; a result has none.
 	Far EraseProgress `json:"-"`
+	// Quarantined are the batches of the quarantine that tell of an ID of the query, or
+	// that cannot be read: PurgeQuarantine removes them. KeptIndexes are copies of an
+	// index that a migration or a rebuild has kept, by paths relative to the base
+	// directory: they may tell of what was erased until they are removed. Both are as
+	// they were when the erasure finished; it leaves them as they are.
+	Quarantined []string `json:"quarantined,omitempty"`
+	KeptIndexes []string `json:"kept_indexes,omitempty"`
 }
 
 // MaxEraseFailures bounds Erasure.Failures.
@@ -105,9 +112,9 @@ type EraseFailure struct {
 // shared blob whose path has an ID is moved to the directory of one that refers to
 // it. What is erased is not overwritten: its bytes may be found in free blocks of the
 // filesystem, and its rows in free pages of the index, until those are used again or
-// the index is compacted, and in the log until it has gone round. Not looked at is
-// what a Repair has set aside in the quarantine, and the copy of an index that a
-// migration or a rebuild has kept.
+// the index is compacted, and in the log until it has gone round. What a Repair has
+// set aside in the quarantine stays, and so do copies of an index that a migration or a
+// rebuild has kept: Erasure.Quarantined and KeptIndexes name them.
 func (f *FileStore) Erase(ctx context.Context, q Query, options EraseOptions) (Erasure, error) {
 	s, leave, err := f.enter(ctx)
 	if err != nil {
@@ -136,8 +143,10 @@ func (s *store) erase(ctx context.Context, q Query, options EraseOptions) (Erasu
 		return Erasure{}, err
 	}
 	if options.DryRun {
-		err := run.count(ctx)
-		return run.Erasure, err
+		if err := run.count(ctx); err != nil {
+			return run.Erasure, err
+		}
+		return run.Erasure, run.kept(ctx)
 	}
 	run.ID = until.String()
 	leave, err := s.erasures.alone(ctx)
@@ -229,6 +238,9 @@ func (e *erasing) finish(ctx context.Context) error {
 		return err
 	}
 	if err := e.traces(ctx); err != nil {
+		return err
+	}
+	if err := e.kept(ctx); err != nil {
 		return err
 	}
 	if err := e.s.holds.forget(); err != nil {

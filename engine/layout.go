@@ -16,6 +16,7 @@ type Layout struct {
 	Dir        string // the control directory, in the base directory
 	Index      boltindex.Files
 	Journals   []string // that a backup has too; each may be missing
+	Restored   string   // of a store that was restored; may be missing
 	Staging    string   // a directory
 	Quarantine string   // a directory, which may be missing
 }
@@ -23,7 +24,7 @@ type Layout struct {
 // ControlLayout is the one layout that there is.
 func ControlLayout() Layout {
 	return Layout{
-		Dir: blobs.ControlDir, Index: boltindex.FileNames(), Journals: slices.Clone(carried[:]),
+		Dir: blobs.ControlDir, Index: boltindex.FileNames(), Journals: slices.Clone(carried[:]), Restored: restoredFile,
 		Staging: path.Base(blobs.StagingDir), Quarantine: path.Base(blobs.QuarantineDir),
 	}
 }
@@ -31,5 +32,5 @@ func ControlLayout() Layout {
 // Files are the names of all files that a store may have there while nothing is under
 // way.
 func (l *Layout) Files() []string {
-	return slices.Concat([]string{l.Index.Index, l.Index.Sums, l.Index.Reserve}, l.Index.Logs[:], l.Journals)
+	return slices.Concat([]string{l.Index.Index, l.Index.Sums, l.Index.Reserve, l.Restored}, l.Index.Logs[:], l.Journals)
 }

@@ -119,13 +119,14 @@ func (f *FileStore) restoreTo(ctx context.Context, dest string, marker *backupMa
 	}
 	b.done.At = marker.At
 	opts.Ledgers = append(slices.Clone(opts.Ledgers), marker.Directory)
-	b.done.Erased, err = finishRestored(ctx, dest, opts)
+	from := restoredFrom{Version: restoredVersion, Store: marker.Store, At: marker.At}
+	b.done.Erased, err = finishRestored(ctx, dest, from, opts)
 	return b.done, err
 }
 
 // finishRestored erases in a new store what was erased after its backup, verifies it,
 // and makes it one that can be opened.
-func finishRestored(ctx context.Context, dest string, opts RestoreOptions) (erased int64, err error) {
+func finishRestored(ctx context.Context, dest string, from restoredFrom, opts RestoreOptions) (erased int64, err error) {
 	config := opts.Config
 	config.BaseDir, config.NoCreate, config.unfinished = dest, true, true
 	f, err := Open(ctx, config)
@@ -139,7 +140,7 @@ func finishRestored(ctx context.Context, dest string, opts RestoreOptions) (eras
 	if err := errors.Join(err, f.Close()); err != nil {
 		return erased, err
 	}
-	return erased, unmarkRestored(dest, &config)
+	return erased, unmarkRestored(dest, from, &config)
 }
 
 // verifyRestored is an error for the first damage.
@@ -159,12 +160,20 @@ func (f *FileStore) verifyRestored(ctx context.Context, opts RestoreOptions) err
 	return nil
 }
 
-// unmarkRestored removes what keeps others from opening the new store.
-func unmarkRestored(dest string, config *FileStoreConfig) error {
+// unmarkRestored notes of which backup the new store is, and removes what keeps others
+// from opening it.
+func unmarkRestored(dest string, from restoredFrom, config *FileStoreConfig) error {
 	ctl, err := os.OpenRoot(filepath.Join(dest, blobs.ControlDir))
 	if err != nil {
 		return err
 	}
 	d := &backupDir{ctl: ctl, noSync: config.Sync == SyncNone}
-	return errors.Join(d.unmark(), ctl.Close())
+	err = d.write(restoredFile, from)
+	if err == nil {
+		err = d.syncControl()
+	}
+	if err == nil {
+		err = d.unmark()
+	}
+	return errors.Join(err, ctl.Close())
 }

@@ -198,6 +198,8 @@ type Quarantine interface {
 	// crash, leaves the batch with ForgetAside.
 	Aside(ctx context.Context, batch, path string) (storage.AsideFile, error)
 	ForgetAside(ctx context.Context, batch, path string) error
+	// ReadAside reads the sidecar that a batch has of the blob of a path.
+	ReadAside(ctx context.Context, batch, path string) (storage.Sidecar, error)
 	// NoteAside appends lines to the manifest of a batch, durably; Manifest reads it.
 	NoteAside(ctx context.Context, batch string, lines []byte) error
 	Manifest(ctx context.Context, batch string) ([]byte, error)

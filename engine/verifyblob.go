@@ -9,6 +9,7 @@ import (
 	"hash"
 	"hash/crc32"
 	"io"
+	"time"
 
 	"github.com/mediabolt/mediabolt/storage"
 )
@@ -132,7 +133,8 @@ func (s *store) stillSidecarFault(ctx context.Context, row *storage.BlobRow) (no
 }
 
 // sidecarFault is what is wrong with a sidecar: it must tell of the blob, and
-// of as many live references as the refcount says, all of which are rows.
+// of as many live references as the refcount says, all of which are rows, with what
+// has changed of them as the rows have it.
 func (s *store) sidecarFault(ctx context.Context, row *storage.BlobRow) (string, error) {
 	sidecar, err := s.blobs.ReadSidecar(ctx, row.Path)
 	switch {
@@ -148,7 +150,7 @@ func (s *store) sidecarFault(ctx context.Context, row *storage.BlobRow) (string,
 		return fmt.Sprintf("the sidecar says %d bytes of CRC-32C %08x, its row %d and %08x", sidecar.Blob.Size, sidecar.Blob.CRC, row.Size, row.CRC), nil
 	}
 	live := sidecar.Live()
-	for u := range live {
+	for u, told := range live {
 		id, err := idOf(row, u)
 		if err != nil {
 			return "", err
@@ -159,10 +161,26 @@ func (s *store) sidecarFault(ctx context.Context, row *storage.BlobRow) (string,
 			return fmt.Sprintf("the sidecar has reference %s, the index does not", id), nil
 		case err != nil:
 			return "", err
+		case !sameState(told, &ref):
+			return fmt.Sprintf("the sidecar says of reference %s %s, its row %s", id, stateOf(told), stateOf(&ref)), nil
 		}
 	}
 	if int64(len(live)) != row.Refs {
 		return fmt.Sprintf("the sidecar has %d live references (%d lines cannot be read), the row's refcount is %d", len(live), sidecar.Damaged, row.Refs), nil
 	}
 	return "", nil
+}
+
+// sameState compares what changes in the life of a reference.
+func sameState(a, b *storage.RefRow) bool {
+	return a.Revision == b.Revision && a.Count == b.Count && a.Metadata.Policy == b.Metadata.Policy && a.ExpiresAt.Equal(b.ExpiresAt)
+}
+
+// stateOf is what sameState compares, in words.
+func stateOf(ref *storage.RefRow) string {
+	expires := "never"
+	if !ref.ExpiresAt.IsZero() {
+		expires = ref.ExpiresAt.UTC().Format(time.RFC3339Nano)
+	}
+	return fmt.Sprintf("revision %d, count %d, policy %q, expires %s", ref.Revision, ref.Count, ref.Metadata.Policy, expires)
 }

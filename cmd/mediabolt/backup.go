@@ -31,6 +31,10 @@ On one filesystem files are shared with the store by hard links: that takes no t
 and no space, and helps against deletion, but damage of the disk hits both. --copy
 copies and checks all bytes, and so does every backup to another filesystem.
 
+A store that was restored is a store of its own: it goes on in the DEST that it comes
+from only with --take-over, and only while the last backup there is the one that it
+was restored from. No other store can use DEST then.
+
 Damaged files are named and left out, with exit code 12; the backup is whole then
 all the same.`,
 		Example: `  mediabolt backup /mnt/disk/media
@@ -39,6 +43,7 @@ all the same.`,
 		Args: exactly(1, "DEST"),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.backup(cmd.Context(), args[0], opts) },
 	}
+	cmd.Flags().BoolVar(&opts.TakeOver, "take-over", false, "go on in the backup that this store was restored from")
 	cmd.Flags().BoolVar(&opts.Copy, "copy", false, "copy all bytes, also where links are possible")
 	return cmd
 }

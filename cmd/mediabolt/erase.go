@@ -41,8 +41,9 @@ hold stays, and is told of; the exit code is then 3. An entry without any of the
 is kept in a ledger, which 'mediabolt erasures' prints.
 
 Erased is not overwritten: bytes may be found in free blocks of the filesystem, and
-rows in free pages of the index until 'mediabolt compact'. What a repair has set aside
-is not looked at: see 'mediabolt quarantine'.
+rows in free pages of the index until 'mediabolt compact'. What a repair has set aside,
+and copies of an index that a migration or a rebuild has kept, stay: those that tell of
+what was erased, or may, are named with what removes them.
 
 --dry-run says what would be erased. Without it the command asks on a terminal, and
 elsewhere wants --yes.`,
@@ -210,10 +211,22 @@ func (e *erase) print(done *engine.Erasure) error {
 	}
 	if e.options.DryRun {
 		_, err := fmt.Fprintf(e.app.stdout, "would erase %s; blobs that are to be moved are found while erasing\n", eraseWords(done))
+		e.printKept(done)
 		return err
 	}
 	_, err := fmt.Fprintf(e.app.stdout, "erased %s, %s moved\n", eraseWords(done), count(int(done.Moved), "blob"))
+	e.printKept(done)
 	return err
+}
+
+// printKept names what an erasure leaves, and what removes it.
+func (e *erase) printKept(done *engine.Erasure) {
+	for _, batch := range done.Quarantined {
+		e.app.note("batch %s of the quarantine tells of an ID: 'mediabolt quarantine purge --older-than 0s' removes all batches", batch)
+	}
+	for _, path := range done.KeptIndexes {
+		e.app.note("%s may tell of what was erased: remove it when the store opens as it should", path)
+	}
 }
 
 func (a *app) erasuresCommand() *cobra.Command {
