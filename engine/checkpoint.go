@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/mediabolt/mediabolt/storage"
@@ -35,6 +36,10 @@ type ledger struct {
 	files []owedUnlink
 	// retryAt is when a checkpoint next tries what is owed.
 	retryAt time.Time
+	// failed counts the calls of Settle that failed; since is how many there had been
+	// when paid was begun, and guarded by turn.
+	failed atomic.Int64
+	since  int64
 
 	some chan struct{} // of capacity 1: there is something
 	full chan struct{} // of capacity 1: there is much
@@ -167,6 +172,8 @@ func (s *store) checkpoint(ctx context.Context, retry bool) error {
 	}
 	ctx = context.WithoutCancel(ctx)
 	s.writeWaiting(ctx)
+	since := l.since
+	l.since = l.failed.Load()
 	l.mu.Lock()
 	paid := l.paid
 	l.paid = storage.Debt{}
@@ -177,7 +184,7 @@ func (s *store) checkpoint(ctx context.Context, retry bool) error {
 	begun := time.Now()
 	// After a failed sync the debt stays in the index: the next opening looks
 	// at every file anew.
-	if err := s.blobs.Settle(ctx); err != nil {
+	if err := s.settle(ctx, since); err != nil {
 		return fmt.Errorf("settle tree: %w", err)
 	}
 	if err := s.faults.reach(ctx, faultSettled); err != nil {
@@ -193,6 +200,22 @@ func (s *store) checkpoint(ctx context.Context, retry bool) error {
 	s.cfg.Logger.Debug("made a checkpoint", "store", s.cfg.BaseDir,
 		"sidecar_lines", len(paid.Mirrors), "unlinks", len(paid.Unlinks), "took", time.Since(begun))
 	return nil
+}
+
+// settle is the tree's Settle for a caller before whose writes so many of them had
+// failed. It fails too where another has since: that one may have taken what this caller
+// wrote, and nobody can make it durable any more.
+func (s *store) settle(ctx context.Context, since int64) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	err := s.blobs.Settle(ctx)
+	if err != nil {
+		s.ledger.failed.Add(1)
+	} else if s.ledger.failed.Load() != since {
+		err = fmt.Errorf("%w: an earlier sync of the tree has failed", storage.ErrIO)
+	}
+	return err
 }
 
 // retry tries to pay what is owed.

@@ -234,6 +234,7 @@ func (e *erasing) finish(ctx context.Context) error {
 	if err := e.s.holds.known(); err != nil {
 		return err
 	}
+	since := e.s.ledger.failed.Load()
 	if err := e.references(ctx); err != nil {
 		return err
 	}
@@ -251,7 +252,7 @@ func (e *erasing) finish(ctx context.Context) error {
 		return err
 	}
 	// Directories that were removed without a file owe nothing to a checkpoint.
-	if err := e.s.blobs.Settle(ctx); err != nil {
+	if err := e.s.settle(ctx, since); err != nil {
 		return err
 	}
 	e.FinishedAt = now()

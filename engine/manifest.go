@@ -175,7 +175,8 @@ func fileID(name string) (storage.ID, error) {
 
 // settleRepairs makes durable what repairs have done, and drops the debt of it.
 func (s *store) settleRepairs(ctx context.Context) error {
-	return errors.Join(s.checkpoint(ctx, false), s.blobs.Settle(ctx))
+	since := s.ledger.failed.Load()
+	return errors.Join(s.checkpoint(ctx, false), s.settle(ctx, since))
 }
 
 // tidyQuarantine ends the moves that a crash has cut short: a file that has its

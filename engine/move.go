@@ -104,6 +104,7 @@ func (m *mover) prepare(ctx context.Context) error {
 	m.linked, m.moved = make([]bool, len(m.list)), make([]bool, len(m.list))
 	var owed storage.Debt
 	var ready []int
+	since := m.s.ledger.failed.Load()
 	for i := range m.list {
 		r := &m.list[i]
 		stands, err := m.stands(ctx, r)
@@ -126,7 +127,7 @@ func (m *mover) prepare(ctx context.Context) error {
 		m.failed[i] = m.link(ctx, &m.list[i])
 		m.linked[i] = m.failed[i] == nil
 	}
-	err := m.s.blobs.Settle(ctx)
+	err := m.s.settle(ctx, since)
 	if err == nil {
 		err = m.s.faults.reach(ctx, faultLinked)
 	}
@@ -204,6 +205,7 @@ func (m *mover) commit(ctx context.Context) {
 // be written without a sync each.
 func (m *mover) writeSidecars(ctx context.Context, rows []storage.BlobRow) {
 	failed := make([]error, len(rows))
+	since := m.s.ledger.failed.Load()
 	parallel(len(rows), func(i int) {
 		if !m.moved[i] {
 			return
@@ -212,7 +214,7 @@ func (m *mover) writeSidecars(ctx context.Context, rows []storage.BlobRow) {
 			failed[i] = m.s.replaceSidecar(ctx, &rows[i], false)
 		}
 	})
-	err := m.s.blobs.Settle(ctx)
+	err := m.s.settle(ctx, since)
 	m.unsettled = err != nil
 	for i := range rows {
 		if !m.moved[i] {

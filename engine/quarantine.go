@@ -292,6 +292,7 @@ type purge struct {
 }
 
 func (p *purge) run(ctx context.Context, before time.Time) (err error) {
+	since := p.s.ledger.failed.Load()
 	names, err := p.s.blobs.Batches(ctx)
 	if err != nil {
 		return err
@@ -304,7 +305,7 @@ func (p *purge) run(ctx context.Context, before time.Time) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, p.s.blobs.Settle(context.WithoutCancel(ctx))) }()
+	defer func() { err = errors.Join(err, p.s.settle(context.WithoutCancel(ctx), since)) }()
 	done := int64(0)
 	for _, name := range names {
 		gone, err := p.held(ctx, name)

@@ -75,6 +75,7 @@ func (s *store) buried(ctx context.Context, key storage.BlobKey, refs []storage.
 // renewSidecar writes a sidecar anew from the rows, durably. Lines that are written
 // later than their rows may be there twice then.
 func (s *store) renewSidecar(ctx context.Context, key storage.BlobKey) error {
+	since := s.ledger.failed.Load()
 	unlock, err := s.keys.lock(ctx, key)
 	if err != nil {
 		return err
@@ -89,7 +90,7 @@ func (s *store) renewSidecar(ctx context.Context, key storage.BlobKey) error {
 	if err := s.replaceSidecar(ctx, &blob, true); err != nil {
 		return err
 	}
-	return s.blobs.Settle(ctx)
+	return s.settle(ctx, since)
 }
 
 // refsOf reads the references to a blob, oldest first.

@@ -129,37 +129,45 @@ func (v *verification) orphans(files []storage.TreeFile) error {
 	return nil
 }
 
-// stillOrphans looks at rows, debt and tree, in this order: a row that goes leaves
-// an unlink behind, and an unlink goes after its file.
+// stillOrphans looks at rows and debt, twice, and then at the tree. A row that goes
+// leaves an unlink behind, and an unlink goes after its file: so debt after rows. A path
+// that a blob is moving to is owed an unlink until its row names it: so rows after debt,
+// and debt once more, for that row may go again.
 func (v *verification) stillOrphans(files []storage.TreeFile) (still []storage.TreeFile, err error) {
+	still = slices.Clone(files)
+	for range 2 {
+		if still, err = v.unnamed(still); err != nil || len(still) == 0 {
+			return nil, err
+		}
+		debt, err := v.s.index.Debt(v.ctx)
+		if err != nil {
+			return nil, err
+		}
+		owed := make(map[string]bool, len(debt.Unlinks))
+		for _, u := range debt.Unlinks {
+			owed[u.Path] = true // reported as an unlink
+		}
+		still = slices.DeleteFunc(still, func(file storage.TreeFile) bool { return owed[file.Blob] })
+	}
+	still = slices.DeleteFunc(still, func(file storage.TreeFile) bool {
+		_, err := v.s.blobs.Size(v.ctx, file.Path)
+		return errors.Is(err, storage.ErrNotFound)
+	})
+	return still, v.ctx.Err()
+}
+
+// unnamed is those files that no row names.
+func (v *verification) unnamed(files []storage.TreeFile) (rest []storage.TreeFile, err error) {
 	for i := range files {
 		named, err := v.named(&files[i])
 		if err != nil {
 			return nil, err
 		}
 		if !named {
-			still = append(still, files[i])
+			rest = append(rest, files[i])
 		}
 	}
-	if len(still) == 0 {
-		return nil, nil
-	}
-	debt, err := v.s.index.Debt(v.ctx)
-	if err != nil {
-		return nil, err
-	}
-	owed := make(map[string]bool, len(debt.Unlinks))
-	for _, u := range debt.Unlinks {
-		owed[u.Path] = true // reported as an unlink
-	}
-	still = slices.DeleteFunc(still, func(file storage.TreeFile) bool {
-		if owed[file.Blob] {
-			return true
-		}
-		_, err := v.s.blobs.Size(v.ctx, file.Path)
-		return errors.Is(err, storage.ErrNotFound)
-	})
-	return still, v.ctx.Err()
+	return rest, nil
 }
 
 // staging looks for files that no call under way needs.
