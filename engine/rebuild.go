@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/mediabolt/mediabolt/blobs"
@@ -148,8 +149,12 @@ type rebuilding struct {
 	result Rebuilt
 	seen   map[storage.BlobKey]struct{} // of remains.blobs
 	paid   []storage.Mirror
-	kept   int       // files that were to be made durable
-	shown  time.Time // last call of Progress
+	kept   int // files that were to be made durable
+	// bare is set when nothing but the file itself tells of one; bareOnly while those
+	// are restored, after the others.
+	bare     atomic.Bool
+	bareOnly bool
+	shown    time.Time // last call of Progress
 	// Of the newest blob, whose mode is the store's.
 	newest storage.UUID
 	mode   storage.OrganizationMode

@@ -118,22 +118,51 @@ func (r *rebuilding) tellFault(b *restored) error {
 	return nil
 }
 
+// secondFile is the detail of a file that no row is going to name, for one names that of
+// a path.
+const secondFile = "a second file of a blob that lies at %s: it is left alone, and references that only its sidecar tells of are not restored"
+
 // outrank decides between two files of one key, of which there is but one unless
 // the other was deleted, and not removed yet, or copied by somebody: the one that
-// came later, of copies the one whose path comes first. It says whether b is to be
-// added; the other one then has left the index. The caller has the lock of the key.
+// came later; of two of one name, as a move leaves them, the one whose file is whole, or
+// else whose sidecar is, or else whose path comes first. It says whether b is to be added; the other one then has
+// left the index. The caller has the lock of the key.
 func (r *rebuilding) outrank(ctx context.Context, there *storage.BlobRow, b *restored) (bool, error) {
-	detail := "a second file of a blob that lies at %s: it is left alone, and references that only its sidecar tells of are not restored"
 	founder, _ := there.Founder()
 	mine := b.file.ID.UUID
 	own, _ := b.row.Key.UUID() // whose blob has this name until it is moved
-	if founder == mine && there.Path < b.row.Path || founder != mine && mine != own && (founder == own || string(founder[:]) > string(mine[:])) {
-		r.leave(b.row.Path, !b.odd, storage.Finding{Kind: storage.FindingOrphan, Blob: b.row.Key.String(), Detail: fmt.Sprintf(detail, there.Path)})
+	size, err := r.s.blobs.Size(ctx, there.Path)
+	odd := err != nil || size != there.Size
+	stays := there.Path < b.row.Path
+	switch {
+	case founder != mine:
+		stays = mine != own && (founder == own || string(founder[:]) > string(mine[:]))
+	case odd != b.odd:
+		stays = b.odd
+	default:
+		side, err := r.s.blobs.ReadSidecar(ctx, there.Path)
+		if poor := err != nil || isPoor(&side); poor != b.poor {
+			stays = b.poor
+		}
+	}
+	if stays {
+		r.leave(b.row.Path, !b.odd, storage.Finding{Kind: storage.FindingOrphan, Blob: b.row.Key.String(), Detail: fmt.Sprintf(secondFile, there.Path)})
 		return false, nil
 	}
 	other, err := r.gather(ctx, storage.TreeFile{Path: there.Path, Ours: true, Blob: there.Path, ID: storage.ID{Hash: b.file.ID.Hash, UUID: founder}})
 	if err != nil {
 		return false, err
+	}
+	if other == nil { // nothing tells of it any more
+		other = &restored{}
+	}
+	// Its sidecar may tell less by now, or nothing: what was added is in the rows.
+	other.row, other.odd, other.refs = *there, odd, nil
+	for p, err := range r.s.sharers(ctx, there) {
+		if err != nil {
+			return false, err
+		}
+		other.refs = append(other.refs, p.Ref)
 	}
 	for i := range other.refs {
 		if err := r.end(ctx, there, other.refs[i].UUID); err != nil {
@@ -150,9 +179,12 @@ func (r *rebuilding) outrank(ctx context.Context, there *storage.BlobRow, b *res
 		return false, err
 	}
 	r.uncount(other)
-	r.leave(there.Path, !other.odd, storage.Finding{Kind: storage.FindingOrphan, Blob: b.row.Key.String(), Detail: fmt.Sprintf(detail, b.row.Path)})
+	r.leave(there.Path, !other.odd, storage.Finding{Kind: storage.FindingOrphan, Blob: b.row.Key.String(), Detail: fmt.Sprintf(secondFile, b.row.Path)})
 	return true, nil
 }
+
+// isPoor says whether a sidecar may lack references.
+func isPoor(side *storage.Sidecar) bool { return side.Blob.Key == "" || side.Damaged > 0 }
 
 func (r *rebuilding) uncount(b *restored) {
 	r.mu.Lock()

@@ -41,16 +41,36 @@ type restored struct {
 	fault  storage.FindingKind
 	detail string
 	odd    bool // the file is not there, or not of the size of the row
+	poor   bool // the sidecar is missing, or lines of it are
 }
 
-// tree restores what the tree tells of.
+// tree restores what the tree tells of: first the files of which a sidecar, the old
+// index or its log does, for any other may be the second of such a blob.
 func (r *rebuilding) tree(ctx context.Context) error {
-	return eachOf(ctx, rebuildWorkers, r.blobFiles(ctx), func(ctx context.Context, file storage.TreeFile) error {
+	restore := func(ctx context.Context, file storage.TreeFile) error {
+		if r.bareOnly && !r.isBare(ctx, &file) {
+			return nil
+		}
 		if err := r.restoreFile(ctx, file); err != nil {
 			return fmt.Errorf("blob %s: %w", file.Blob, err)
 		}
 		return r.s.faults.reach(ctx, faultRestored)
-	})
+	}
+	err := eachOf(ctx, rebuildWorkers, r.blobFiles(ctx), restore)
+	if err != nil || !r.bare.Load() {
+		return err
+	}
+	r.bareOnly = true
+	return eachOf(ctx, rebuildWorkers, r.blobFiles(ctx), restore)
+}
+
+// isBare says whether nothing but a file itself tells of it.
+func (r *rebuilding) isBare(ctx context.Context, file *storage.TreeFile) bool {
+	if _, known := r.remains.blobAt(file.Blob); known {
+		return false
+	}
+	side, err := r.s.blobs.ReadSidecar(ctx, file.Blob)
+	return err != nil || side.Blob.Key == "" || !namedFor(side.Blob.Key, file.ID)
 }
 
 // blobFiles yields a file for every blob of the tree: its own or, where that is
@@ -63,6 +83,8 @@ func (r *rebuilding) blobFiles(ctx context.Context) func(yield func(storage.Tree
 			case err != nil:
 				yield(file, err)
 				return
+			case !file.Ours && r.bareOnly:
+				continue // counted
 			case !file.Ours:
 				r.mu.Lock()
 				r.result.Foreign++
@@ -169,7 +191,7 @@ func (r *rebuilding) gather(ctx context.Context, file storage.TreeFile) (*restor
 		return nil, err
 	}
 	old, known := r.remains.blobAt(file.Blob)
-	b := &restored{file: file, whole: known && has(r.remains.whole, old.Key)}
+	b := &restored{file: file, whole: known && has(r.remains.whole, old.Key), poor: isPoor(&side)}
 	if former, moved := r.remains.former[old.Key]; b.whole && moved && side.Blob.Key == "" {
 		side = former
 		side.Blob.Organization = old.Organization
@@ -179,7 +201,10 @@ func (r *rebuilding) gather(ctx context.Context, file storage.TreeFile) (*restor
 	if side.Blob.Key == "" && known {
 		b.row = old
 	}
-	if b.row.Key == "" {
+	if b.row.Key == "" && !r.bareOnly {
+		r.bare.Store(true)
+		return nil, nil
+	} else if b.row.Key == "" {
 		if err := r.inspect(ctx, b); b.fault != "" || err != nil {
 			return nil, err
 		}
@@ -224,7 +249,9 @@ func (r *rebuilding) sidecar(ctx context.Context, file *storage.TreeFile) (stora
 	default:
 		return side, nil
 	}
-	r.report(finding)
+	if r.bareOnly || !r.isBare(ctx, file) { // what is bare is looked at again
+		r.report(finding)
+	}
 	return side, nil
 }
 
@@ -287,6 +314,23 @@ func (r *rebuilding) inspect(ctx context.Context, b *restored) error {
 		Key: key, Size: read.size, CRC: read.crc, MimeType: info.MimeType, CreatedAt: b.file.ID.UUID.Time().Truncate(time.Microsecond),
 	}
 	read.sha.Sum(b.row.Digest[:0])
+	return r.leaveTwin(ctx, b)
+}
+
+// leaveTwin leaves a file alone that is the second one of a blob, as a move has left it
+// that did not come to the sidecar.
+func (r *rebuilding) leaveTwin(ctx context.Context, b *restored) error {
+	_, row, err := r.s.index.Ref(ctx, b.file.ID)
+	switch {
+	case errors.Is(err, storage.ErrNotFound):
+		return nil
+	case err != nil:
+		return err
+	case row.Key == b.row.Key || row.Size != b.row.Size || row.CRC != b.row.CRC:
+		return nil
+	}
+	b.fault = storage.FindingOrphan
+	r.leave(b.file.Path, true, storage.Finding{Kind: b.fault, Blob: row.Key.String(), Detail: fmt.Sprintf(secondFile, row.Path)})
 	return nil
 }
 
@@ -427,12 +471,17 @@ func (r *rebuilding) told(b *restored, side *storage.Sidecar) (told []storage.Mi
 func (r *rebuilding) adopt(ctx context.Context, b *restored, side *storage.Sidecar) error {
 	id := b.file.ID.UUID
 	ended := has(r.remains.ended, id) || side.Line(&storage.Mirror{UUID: id, Deleted: true}) != nil
+	_, row, err := r.s.index.Ref(ctx, b.file.ID)
+	if err != nil && !errors.Is(err, storage.ErrNotFound) {
+		return err
+	}
+	taken := err == nil && row.Key != b.row.Key
 	known := slices.ContainsFunc(b.refs, func(ref storage.RefRow) bool { return ref.UUID == id })
 	lost := side.Blob.Key == "" && side.Damaged > 0 && !ended && !known
 	if len(b.refs) > 0 && !lost {
 		return nil
 	}
-	if ended { // that one is not to come back
+	if ended || taken { // that one is not to come back, or is another's
 		fresh, err := r.s.mint.next()
 		if err != nil {
 			return err
