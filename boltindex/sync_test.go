@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -19,8 +20,12 @@ func TestStagedBytesAreSyncedFirst(t *testing.T) {
 	var mu sync.Mutex // guards the rest
 	synced := map[storage.BlobKey]bool{}
 	calls := 0
+	var about sync.WaitGroup // to add
+	about.Add(writers)
 	var x *boltindex.Index
 	x = mustOpenConfig(t, t.TempDir(), boltindex.Config{Sync: func(keys []storage.BlobKey) error {
+		about.Wait()
+		time.Sleep(10 * time.Millisecond) // others come while this one goes on
 		mu.Lock()
 		defer mu.Unlock()
 		calls++
@@ -37,6 +42,7 @@ func TestStagedBytesAreSyncedFirst(t *testing.T) {
 	for w := range byte(writers) {
 		all.Go(func() {
 			add := addition(storage.UUID{0: w + 1, 15: w}, storage.MediaMetadata{})
+			about.Done()
 			if _, err := x.Add(context.Background(), add); err != nil {
 				t.Errorf("add: %v", err)
 			}
