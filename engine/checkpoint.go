@@ -36,9 +36,10 @@ type ledger struct {
 	files []owedUnlink
 	// retryAt is when a checkpoint next tries what is owed.
 	retryAt time.Time
-	// failed counts the calls of Settle that failed; since is how many there had been
-	// when paid was begun, and guarded by turn.
+	// failed counts the calls of Settle that failed, the last for the reason cause;
+	// since is how many there had been when paid was begun, and guarded by turn.
 	failed atomic.Int64
+	cause  atomic.Pointer[error]
 	since  int64
 
 	some chan struct{} // of capacity 1: there is something
@@ -211,9 +212,10 @@ func (s *store) settle(ctx context.Context, since int64) error {
 	}
 	err := s.blobs.Settle(ctx)
 	if err != nil {
+		s.ledger.cause.Store(&err)
 		s.ledger.failed.Add(1)
 	} else if s.ledger.failed.Load() != since {
-		err = fmt.Errorf("%w: an earlier sync of the tree has failed", storage.ErrIO)
+		err = fmt.Errorf("an earlier sync of the tree has failed: %w", *s.ledger.cause.Load())
 	}
 	return err
 }

@@ -4,25 +4,22 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync/atomic"
 )
 
 // metered is a stream on its way into a spool, held to the limits chunk by chunk.
 // A chunk's room is reserved from when it has been read, so that a slow stream
-// keeps nobody waiting, until the second after it is asked for: that one is read
-// when it has been written, the one in between meanwhile. No more is reserved on
-// the way: streams that wait for each other would wait forever.
+// keeps nobody waiting, until it has been written, which waits for nobody. No
+// more is reserved on the way: streams that wait for each other would wait forever.
 type metered struct {
-	ctx    context.Context
-	t      *ticket
-	r      io.Reader
-	size   int64 // read so far
-	held   []claim
-	before []claim // of the chunk before
+	ctx  context.Context
+	t    *ticket
+	r    io.Reader
+	size int64        // read so far
+	held atomic.Int64 // bytes of room
 }
 
 func (m *metered) Read(p []byte) (int, error) {
-	m.t.l.release(m.before)
-	m.before, m.held = m.held, nil
 	n, err := io.ReadFull(m.r, p)
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		err = io.EOF
@@ -42,19 +39,28 @@ func (m *metered) admit(n int64) error {
 	if err := m.t.allows(m.ctx, m.size, 0); err != nil || m.t.l.room == nil {
 		return err
 	}
-	held := []claim{{bound{limit: LimitFree}, n}}
-	if err := m.t.l.reserve(m.ctx, held); err != nil {
-		return err
+	err := m.t.l.reserve(m.ctx, roomFor(n))
+	if err == nil {
+		m.held.Add(n)
 	}
-	m.held = held
-	return nil
+	return err
 }
 
-// done is called when the last chunk has been written.
+func roomFor(n int64) []claim { return []claim{{bound{limit: LimitFree}, n}} }
+
+// Written is told that n bytes more were written, perhaps while the next are read.
+func (m *metered) Written(n int) {
+	if m.t.l.room != nil {
+		m.held.Add(-int64(n))
+		m.t.l.release(roomFor(int64(n)))
+	}
+}
+
+// done is called when nothing is written any more.
 func (m *metered) done() {
-	m.t.l.release(m.before)
-	m.t.l.release(m.held)
-	m.before, m.held = nil, nil
+	if n := m.held.Swap(0); n > 0 {
+		m.t.l.release(roomFor(n))
+	}
 }
 
 // hashOn is called for a stream of size bytes or more that may not be spooled. Where its bytes may be

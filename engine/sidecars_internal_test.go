@@ -91,8 +91,8 @@ func TestUndoWhileTheLedgerIsFull(t *testing.T) {
 		_, err := put(f, "failing")
 		require.ErrorIs(t, err, storage.ErrPermission)
 	})
-	end()
 	s.blobs = real
+	end()
 	_, err := put(f, "later")
 	require.NoError(t, err, "what is stuck in staging is published by the next who brings it")
 	// The line of the reference that was added below the store.
