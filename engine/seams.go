@@ -135,7 +135,8 @@ type Blobs interface {
 	// Stage writes bytes under a key, where no reader looks.
 	Stage(ctx context.Context, key storage.BlobKey, data []byte) error
 	// Spool writes a stream whose key is not known yet; Claim stages it under
-	// its key, Drop removes it.
+	// its key, Drop removes it. A stream that is a blobs.Watcher is told of each
+	// piece once it is written.
 	Spool(ctx context.Context, id storage.UUID, r io.Reader) (spool string, err error)
 	Claim(ctx context.Context, spool string, key storage.BlobKey) error
 	Drop(ctx context.Context, spool string) error
