@@ -158,7 +158,8 @@ func (p *progress) draw() {
 	width := min(barColumns, max(columns-wordColumns, 0))
 	if p.bar == nil {
 		p.bar = progressbar.NewOptions64(-1, progressbar.OptionSetWriter(p.app.stderr), progressbar.OptionSetWidth(width),
-			progressbar.OptionSetElapsedTime(false), progressbar.OptionSetPredictTime(false), progressbar.OptionSetRenderBlankState(false))
+			progressbar.OptionSetElapsedTime(false), progressbar.OptionSetPredictTime(false), progressbar.OptionSetRenderBlankState(false),
+			progressbar.OptionSetSpinnerChangeInterval(0)) // which draws by itself, beside set
 	}
 	if p.total > 0 {
 		p.bar.ChangeMax64(max(p.total, p.done+1)) // one that is full is ended
