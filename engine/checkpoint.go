@@ -186,6 +186,7 @@ func (s *store) checkpoint(ctx context.Context, retry bool) error {
 	// After a failed sync the debt stays in the index: the next opening looks
 	// at every file anew.
 	if err := s.settle(ctx, since); err != nil {
+		l.since = l.failed.Load() // what is paid from now on is written after it
 		return fmt.Errorf("settle tree: %w", err)
 	}
 	if err := s.faults.reach(ctx, faultSettled); err != nil {
