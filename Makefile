@@ -22,7 +22,7 @@ demo: build ## store the sample media, kill a writer, recover, verify
 
 .PHONY: test
 test: ## run the tests, with the race detector
-	$(GO) test -race -timeout 14m ./...
+	$(GO) test -race -timeout 25m ./...
 
 .PHONY: test-modules
 test-modules: ## run the tests of the nested modules
@@ -48,10 +48,10 @@ fuzz: ## run every fuzz target for FUZZTIME each
 
 # The proofs whose form MEDIABOLT_PROOF chooses; MEDIABOLT_PROOF_SEED is their fresh seed. Each has a limit of its own;
 # what says "a sample" in its output was not tried wholly within that, and has other cases in the next run.
-PROOFS := ^(TestKill|TestConsistency|TestPowerCut|TestMutations|TestStrictCuts|TestStrictCutsOfHolds|TestStrictCutsOfMoves|TestStrictCutsOfAdoptions|TestStrictCutsOfRetention|TestStrictCutsOfCompactions|TestStrictCutsOfRebuilds|TestStrictCutsOfBackups|TestStrictCutsOfRestores|TestStrictCutsOfImports|TestStrictCutsOfLimits|TestStrictMutations|TestStrictHalfSyncs|TestFaultAtEveryCall|TestFaultInHolds|TestFaultInMoves|TestFaultInRebuild|TestFaultInRestore|TestFaultInImport|TestRepairPowerCut|TestRepairFaultAtEveryCall|TestMigrationPowerCut|TestMigrationFaultAtEveryCall|TestKilledCommands)$$
+PROOFS := ^(TestKill|TestConsistency|TestPowerCut|TestMutations|TestStrictCuts|TestStrictCutsOfHolds|TestStrictCutsOfMoves|TestStrictCutsOfAdoptions|TestStrictCutsOfRetention|TestStrictCutsOfCompactions|TestStrictCutsOfRebuilds|TestStrictCutsOfBackups|TestStrictCutsOfRestores|TestStrictCutsOfImports|TestStrictCutsOfLimits|TestStrictMutations|TestStrictHalfSyncs|TestFaultAtEveryCall|TestFaultInHolds|TestFaultInMoves|TestFaultInRebuild|TestFaultInRestore|TestFaultInImport|TestRepairPowerCut|TestRepairFaultAtEveryCall|TestMigrationPowerCut|TestMigrationFaultAtEveryCall|TestKilledCommands|TestRebuildInConstantMemory|TestBackupSettlesAsItGoes)$$
 
 # Those of the core, which the short form is of; the others run with the tests, in a form of seconds.
-CORE := ^(TestKill|TestConsistency|TestPowerCut|TestMutations|TestStrictCuts|TestStrictMutations|TestStrictHalfSyncs|TestFaultAtEveryCall)$$
+CORE := ^(TestKill|TestConsistency|TestPowerCut|TestMutations|TestStrictCuts|TestStrictMutations|TestStrictHalfSyncs|TestFaultAtEveryCall|TestRebuildInConstantMemory|TestBackupSettlesAsItGoes)$$
 
 .PHONY: crash
 crash: ## prove crash safety, the long form (more than 20 minutes)
