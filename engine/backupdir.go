@@ -151,8 +151,14 @@ func (d *backupDir) refuseOthers() error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if slices.ContainsFunc(inside, func(e fs.DirEntry) bool { return e.Name() == backupMarkerFile }) {
+	has := func(name string) bool {
+		return slices.ContainsFunc(inside, func(e fs.DirEntry) bool { return e.Name() == name })
+	}
+	switch {
+	case has(backupMarkerFile):
 		return nil
+	case has(restoredFile):
+		return fmt.Errorf("%w: %s is not empty: a store that was restored, to its end; use it, or name a new directory", storage.ErrConflict, d.path)
 	}
 	for _, e := range append(entries, inside...) {
 		// What an attempt leaves that was killed before it had a marker.

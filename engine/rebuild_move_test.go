@@ -76,3 +76,33 @@ func TestRebuildOfABlobAtTwoPaths(t *testing.T) {
 		}
 	}
 }
+
+// A file without a sidecar that has the name of another blob, and other bytes, is a
+// reference of its own, which takes nothing from the other.
+func TestRebuildOfAnotherFileOfTheSameName(t *testing.T) {
+	config := engine.FileStoreConfig{BaseDir: t.TempDir(), Sync: engine.SyncNone, EnableDeduplication: true}
+	var ref *storage.StorageReference
+	setup(t, config, func(f *engine.FileStore) {
+		ref = mustStore(t, f, []byte("the first"), storage.MediaMetadata{SessionID: "m"})
+	})
+	other := filepath.Join(config.BaseDir, "aaa", "no-conversation", path.Base(ref.Metadata["path"]))
+	require.NoError(t, os.MkdirAll(filepath.Dir(other), 0o700))
+	require.NoError(t, os.WriteFile(other, []byte("the second"), 0o600))
+	for _, file := range []string{"index.db", "index.sums", "log.0", "log.1"} {
+		require.NoError(t, os.Remove(filepath.Join(config.BaseDir, ".mediabolt", file)))
+	}
+	result, err := engine.Rebuild(t.Context(), config, engine.RebuildOptions{Deep: true})
+	require.NoError(t, err)
+	require.EqualValues(t, 1, result.Adopted)
+	f := mustOpen(t, config)
+	entries := allEntries(t, f, engine.Query{})
+	require.Len(t, entries, 2)
+	for _, e := range entries {
+		want := "the second"
+		if e.Reference.ID == ref.ID {
+			want = "the first"
+		}
+		require.Equal(t, want, string(mustRetrieve(t, f, &e.Reference)))
+	}
+	require.Empty(t, damage(t, f))
+}

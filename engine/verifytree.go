@@ -74,9 +74,9 @@ func (v *verification) foreign(file *storage.TreeFile) error {
 // the hash, whoever may share it.
 func (v *verification) named(file *storage.TreeFile) (bool, error) {
 	row, err := v.s.index.Blob(v.ctx, storage.UUIDKey(file.ID.UUID))
-	if err == nil {
-		return row.Path == file.Blob, nil
-	} else if !errors.Is(err, storage.ErrNotFound) {
+	if err == nil && row.Path == file.Blob {
+		return true, nil
+	} else if err != nil && !errors.Is(err, storage.ErrNotFound) {
 		return false, err
 	}
 	var low storage.Digest
