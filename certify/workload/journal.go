@@ -104,6 +104,15 @@ type Op struct {
 
 func (o *Op) isStore() bool { return o.Kind == KindStore || o.Kind == KindStoreReader }
 
+// stagedNames is under how many names the bytes of a store can be staged: a stream has
+// one while its digest is not known, and then for a moment both.
+func (o *Op) stagedNames() int64 {
+	if o.Kind == KindStoreReader {
+		return 2
+	}
+	return 1
+}
+
 // open says whether the operation may have happened or not.
 func (o *Op) open() bool { return o.Outcome == OutcomeInFlight || o.Outcome == OutcomeDoubt }
 

@@ -156,8 +156,8 @@ func (j *judge) bounded() {
 			}
 		case op.isStore() || op.Kind == KindLimited:
 			debt++
-			staged++
-			last++
+			staged += op.stagedNames()
+			last += op.stagedNames()
 		case op.Kind == KindDelete, op.Kind == KindRetain:
 			debt++
 		case op.Kind == KindExpire:
@@ -178,7 +178,7 @@ func (j *judge) bounded() {
 		j.add("opening is bounded by what was in flight", 0, "", "%d unlinks and %d sidecar lines, %d operations since the last close", r.Unlinks, r.SidecarLines, debt)
 	}
 	if r.Staged > staged {
-		j.add("opening is bounded by what was in flight", 0, "", "%d staged files, %d stores since the last close but one", r.Staged, staged)
+		j.add("opening is bounded by what was in flight", 0, "", "%d staged files, %d could be of the stores since the last close but one", r.Staged, staged)
 	}
 }
 
