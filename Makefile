@@ -8,6 +8,9 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 VERSION     := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 MODULES     := . $(patsubst %/go.mod,%,$(wildcard bench/go.mod observe/*/go.mod))
 
+# With the default, a second, every process that the race detector is in sleeps before it ends; the tests start some 300.
+export GORACE := atexit_sleep_ms=10
+
 .PHONY: help
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
