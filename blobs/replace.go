@@ -120,3 +120,15 @@ func (t *Tree) copy(ctx context.Context, from, to string) (err error) {
 	}
 	return nil
 }
+
+type contextReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (c contextReader) Read(p []byte) (int, error) {
+	if err := c.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return c.r.Read(p)
+}

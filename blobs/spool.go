@@ -17,6 +17,22 @@ const spoolBuffer = 256 << 10
 
 var spoolBuffers = sync.Pool{New: func() any { return new([2][spoolBuffer]byte) }}
 
+// Lender is a stream whose Next is used instead of its Read. It returns the next bytes,
+// no more than buf has room for, in buf or lent without a copy, and io.EOF with the last
+// of them or after. What was lent must stay as it is until the spool is written.
+type Lender interface {
+	Next(buf []byte) ([]byte, error)
+}
+
+// Next is the Next of a Lender, and a Read of any other stream.
+func Next(r io.Reader, buf []byte) ([]byte, error) {
+	if l, is := r.(Lender); is {
+		return l.Next(buf)
+	}
+	n, err := r.Read(buf)
+	return buf[:n], err
+}
+
 // Watcher is a stream that is told how much of it has been written, perhaps while the
 // next piece is read.
 type Watcher interface{ Written(n int) }
@@ -47,32 +63,38 @@ func (t *Tree) Spool(ctx context.Context, id storage.UUID, r io.Reader) (name st
 	if w, is := r.(Watcher); is {
 		written = w.Written
 	}
-	err = copyAhead(to, contextReader{ctx, r}, written)
+	next := func(buf []byte) ([]byte, error) {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		return Next(r, buf)
+	}
+	err = copyAhead(to, next, written)
 	if err := errors.Join(err, f.Close()); err != nil {
 		return "", t.wrap("spool", name, errors.Join(err, t.root.Remove(name)))
 	}
 	return name, nil
 }
 
-// copyAhead copies a stream to its end, and reads each piece while the one before it
+// copyAhead copies a stream to its end, and takes each piece while the one before it
 // is written, so that hash and disk do not wait for each other. 16 MiB from one writer,
 // in turn with a copy that did, beside other work: 26, 30, 25 stores a second without,
 // 30, 34, 33 with it.
-func copyAhead(to io.Writer, r io.Reader, tell func(n int)) error {
+func copyAhead(to io.Writer, next func(buf []byte) ([]byte, error), tell func(n int)) error {
 	buffers := spoolBuffers.Get().(*[2][spoolBuffer]byte)
 	defer spoolBuffers.Put(buffers)
 	written := make(chan error, 1) // what came of the last piece
 	written <- nil
 	for turn := 0; ; turn = 1 - turn {
-		n, err := r.Read(buffers[turn][:])
+		piece, err := next(buffers[turn][:])
 		if failed := <-written; failed != nil {
 			return failed
 		}
-		if n > 0 {
+		if len(piece) > 0 {
 			go func() {
-				_, failed := to.Write(buffers[turn][:n])
+				_, failed := to.Write(piece)
 				if failed == nil {
-					tell(n)
+					tell(len(piece))
 				}
 				written <- failed
 			}()
@@ -87,18 +109,6 @@ func copyAhead(to io.Writer, r io.Reader, tell func(n int)) error {
 			return errors.Join(failed, err)
 		}
 	}
-}
-
-type contextReader struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (c contextReader) Read(p []byte) (int, error) {
-	if err := c.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return c.r.Read(p)
 }
 
 // Claim stages a spooled stream under its key. After an error the spool is

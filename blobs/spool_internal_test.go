@@ -16,14 +16,14 @@ type needsRoom struct {
 	room   chan struct{}
 }
 
-func (s *needsRoom) Read(p []byte) (int, error) {
+func (s *needsRoom) Next([]byte) ([]byte, error) {
 	<-s.room
 	if len(s.pieces) == 0 {
-		return 0, io.EOF
+		return nil, io.EOF
 	}
-	n := copy(p, s.pieces[0])
+	piece := s.pieces[0]
 	s.pieces = s.pieces[1:]
-	return n, nil
+	return piece, nil
 }
 
 func (s *needsRoom) Written(int) { s.room <- struct{}{} }
@@ -33,7 +33,7 @@ func TestCopyAheadTells(t *testing.T) {
 	s := &needsRoom{pieces: [][]byte{[]byte("one"), []byte("two"), []byte("three")}, room: make(chan struct{}, 1)}
 	s.room <- struct{}{}
 	var got bytes.Buffer
-	require.NoError(t, copyAhead(&got, s, s.Written))
+	require.NoError(t, copyAhead(&got, s.Next, s.Written))
 	require.Equal(t, "onetwothree", got.String())
 }
 
@@ -54,13 +54,16 @@ func (w *failingWriter) Write(p []byte) (int, error) {
 func TestCopyAheadFails(t *testing.T) {
 	told := 0
 	tell := func(n int) { told += n }
+	next := func(r io.Reader) func([]byte) ([]byte, error) {
+		return func(buf []byte) ([]byte, error) { return Next(r, buf) }
+	}
 	stream := bytes.NewReader(make([]byte, 5*spoolBuffer))
-	require.ErrorIs(t, copyAhead(&failingWriter{1}, stream, tell), errWriter)
+	require.ErrorIs(t, copyAhead(&failingWriter{1}, next(stream), tell), errWriter)
 	require.Equal(t, spoolBuffer, told)
 
 	broken := errors.New("broken")
 	var got bytes.Buffer
-	err := copyAhead(&got, io.MultiReader(bytes.NewReader([]byte("some")), errorReader{broken}), tell)
+	err := copyAhead(&got, next(io.MultiReader(bytes.NewReader([]byte("some")), errorReader{broken})), tell)
 	require.ErrorIs(t, err, broken)
 	require.Equal(t, "some", got.String())
 }

@@ -335,6 +335,46 @@ func TestSpool(t *testing.T) {
 	}
 }
 
+// lender lends the pieces of a stream.
+type lender struct {
+	t      *testing.T
+	pieces [][]byte
+}
+
+func (l *lender) Read([]byte) (int, error) {
+	l.t.Error("what can be lent was copied")
+	return 0, io.EOF
+}
+
+func (l *lender) Next(buf []byte) ([]byte, error) {
+	if len(l.pieces) == 0 {
+		return nil, io.EOF
+	}
+	piece := l.pieces[0]
+	require.LessOrEqual(l.t, len(piece), len(buf))
+	l.pieces = l.pieces[1:]
+	return piece, nil
+}
+
+func TestSpoolOfWhatIsLent(t *testing.T) {
+	tr := mustOpen(t, t.TempDir(), blobs.Config{NoSync: true})
+	r := &lender{t, [][]byte{[]byte("one "), []byte("two "), []byte("three")}}
+	spool, err := tr.Spool(tr.ctx, storage.UUID{15: 1}, r)
+	require.NoError(t, err)
+	key, _ := blob(1, "s/c")
+	require.NoError(t, tr.Claim(tr.ctx, spool, key))
+	f, size, err := tr.OpenStaged(tr.ctx, key)
+	require.NoError(t, err)
+	got, err := io.ReadAll(io.NewSectionReader(f, 0, size))
+	require.NoError(t, errors.Join(err, f.Close()))
+	require.Equal(t, "one two three", string(got))
+
+	ctx, cancel := context.WithCancel(tr.ctx)
+	cancel()
+	_, err = tr.Spool(ctx, storage.UUID{15: 2}, &lender{t, [][]byte{[]byte("one")}})
+	require.ErrorIs(t, err, context.Canceled)
+}
+
 // Whatever ends a stream early, nothing of it stays.
 func TestSpoolThatFails(t *testing.T) {
 	tr := mustOpen(t, t.TempDir(), blobs.Config{NoSync: true})

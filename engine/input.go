@@ -17,6 +17,7 @@ import (
 
 	"github.com/gabriel-vasile/mimetype"
 
+	"github.com/mediabolt/mediabolt/blobs"
 	"github.com/mediabolt/mediabolt/storage"
 )
 
@@ -110,9 +111,9 @@ func (s *store) fromFile(ctx context.Context, name string, t *ticket) (*payload,
 // bytes it will have, if that is known, otherwise 0; it saves copying, and tells the
 // limits beforehand.
 func (s *store) fromReader(ctx context.Context, r io.Reader, size int64, t *ticket) (*payload, error) {
-	if size <= inlineLimit && (s.cfg.MaxFileSize == 0 || size <= s.cfg.MaxFileSize) {
+	if s.cfg.MaxFileSize == 0 || size <= s.cfg.MaxFileSize {
 		if data, ok := unread(r); ok {
-			return s.inMemory(data, nil), nil
+			return s.fromMemory(ctx, data, t)
 		}
 	}
 	r = &limitedReader{ctx: ctx, r: r, limit: s.cfg.MaxFileSize}
@@ -130,6 +131,17 @@ func (s *store) fromReader(ctx context.Context, r io.Reader, size int64, t *tick
 		return nil, err
 	}
 	return p, nil
+}
+
+// fromMemory is the payload of bytes that the caller has lent. Those that are more than
+// inlineLimit are hashed while they are written.
+func (s *store) fromMemory(ctx context.Context, data []byte, t *ticket) (*payload, error) {
+	if len(data) <= inlineLimit {
+		return s.inMemory(data, nil), nil
+	}
+	p := &payload{head: data[:inlineLimit], ticket: t}
+	rest := lent(data)
+	return p, s.spool(ctx, p, &rest, int64(len(data)))
 }
 
 // spool puts what r reads, size bytes or more, into the spool of a payload, or only
@@ -201,13 +213,29 @@ func unread(r io.Reader) ([]byte, bool) {
 	return nil, false
 }
 
-// lent keeps what is written to it in one piece, as bytes.Reader does, and does
-// not copy it.
+// lent are bytes of the caller's. It keeps what is written to it in one piece, as
+// bytes.Reader does, without a copy, and gives it again without one.
 type lent []byte
 
 func (l *lent) Write(p []byte) (int, error) {
 	*l = p
 	return len(p), nil
+}
+
+// Next is that of a blobs.Lender.
+func (l *lent) Next(buf []byte) ([]byte, error) {
+	n := min(len(buf), len(*l))
+	if n == 0 {
+		return nil, io.EOF
+	}
+	p := (*l)[:n]
+	*l = (*l)[n:]
+	return p, nil
+}
+
+func (l *lent) Read(p []byte) (int, error) {
+	next, err := l.Next(p)
+	return copy(p, next), err
 }
 
 // knownSize is how many bytes a stream has left, if it can tell, otherwise 0.
@@ -259,10 +287,21 @@ type hashingReader struct {
 
 func (h *hashingReader) Read(p []byte) (int, error) {
 	n, err := h.r.Read(p)
-	_, _ = h.sha.Write(p[:n]) // is documented to never fail
-	h.crc = crc32.Update(h.crc, castagnoli, p[:n])
-	h.size += int64(n)
+	h.take(p[:n])
 	return n, err
+}
+
+// Next is blobs.Next of the stream.
+func (h *hashingReader) Next(buf []byte) ([]byte, error) {
+	p, err := blobs.Next(h.r, buf)
+	h.take(p)
+	return p, err
+}
+
+func (h *hashingReader) take(p []byte) {
+	_, _ = h.sha.Write(p) // is documented to never fail
+	h.crc = crc32.Update(h.crc, castagnoli, p)
+	h.size += int64(len(p))
 }
 
 // describe settles type and MIME type: what was declared wins, then the MIME

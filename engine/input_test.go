@@ -368,20 +368,25 @@ func TestStreamsThatFailLeaveNothing(t *testing.T) {
 		errors.New("the line went dead"), io.ErrUnexpectedEOF, io.ErrClosedPipe, fs.ErrNotExist,
 		fmt.Errorf("part 3 of 5: %w", io.EOF), fmt.Errorf("body: %w", io.ErrUnexpectedEOF), &http.MaxBytesError{Limit: 5},
 	} {
-		t.Run(cause.Error(), func(t *testing.T) {
-			config := engine.FileStoreConfig{BaseDir: t.TempDir(), EnableDeduplication: true, Sync: engine.SyncNone}
-			f := mustOpen(t, config)
-			for _, size := range []int{0, 1000, 1 << 20, 1<<20 + 1, 2 << 20} {
-				for _, together := range []bool{false, true} {
-					stream := &failing{data: bytesOf(size, 1), err: cause, together: together}
-					_, err := f.StoreReader(context.Background(), stream, storage.MediaInfo{}, storage.MediaMetadata{SessionID: "s"})
-					require.ErrorIs(t, err, cause, "after %d bytes, together=%t", size, together)
-					require.ErrorIs(t, err, storage.ErrInvalidMedia)
-					require.ErrorContains(t, err, config.BaseDir)
-					requireEmpty(t, f, config.BaseDir)
+		for how, limits := range map[string]engine.FileStoreConfig{
+			"": {}, ", limited": {Quota: engine.Quota{TotalBytes: 1 << 30}, MinFreeBytes: 1},
+		} {
+			t.Run(cause.Error()+how, func(t *testing.T) {
+				config := limits
+				config.BaseDir, config.EnableDeduplication, config.Sync = t.TempDir(), true, engine.SyncNone
+				f := mustOpen(t, config)
+				for _, size := range []int{0, 1000, 1 << 20, 1<<20 + 1, 2 << 20} {
+					for _, together := range []bool{false, true} {
+						stream := &failing{data: bytesOf(size, 1), err: cause, together: together}
+						_, err := f.StoreReader(context.Background(), stream, storage.MediaInfo{}, storage.MediaMetadata{SessionID: "s"})
+						require.ErrorIs(t, err, cause, "after %d bytes, together=%t", size, together)
+						require.ErrorIs(t, err, storage.ErrInvalidMedia)
+						require.ErrorContains(t, err, config.BaseDir)
+						requireEmpty(t, f, config.BaseDir)
+					}
 				}
-			}
-		})
+			})
+		}
 	}
 }
 

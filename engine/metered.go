@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io"
 	"sync/atomic"
+
+	"github.com/mediabolt/mediabolt/blobs"
 )
 
 // metered is a stream on its way into a spool, held to the limits chunk by chunk.
@@ -19,19 +21,23 @@ type metered struct {
 	held atomic.Int64 // bytes of room
 }
 
+// Next is blobs.Next of the stream, once the chunk is admitted.
+func (m *metered) Next(buf []byte) ([]byte, error) {
+	p, err := blobs.Next(m.r, buf)
+	if len(p) == 0 {
+		return nil, err
+	}
+	m.size += int64(len(p))
+	if refused := m.admit(int64(len(p))); refused != nil {
+		return nil, refused
+	}
+	return p, err
+}
+
+// Read is Next, for who does not borrow.
 func (m *metered) Read(p []byte) (int, error) {
-	n, err := io.ReadFull(m.r, p)
-	if errors.Is(err, io.ErrUnexpectedEOF) {
-		err = io.EOF
-	}
-	if n == 0 {
-		return 0, err
-	}
-	m.size += int64(n)
-	if refused := m.admit(int64(n)); refused != nil {
-		return 0, refused
-	}
-	return n, err
+	next, err := m.Next(p)
+	return copy(p, next), err
 }
 
 // admit admits a chunk of n bytes.

@@ -354,15 +354,15 @@ func TestQuotaOfWrappedPCM(t *testing.T) {
 	ctx := context.Background()
 	dir := t.TempDir()
 	f := mustOpen(t, engine.FileStoreConfig{BaseDir: dir, EnableDeduplication: true, WrapPCM: true, Quota: engine.Quota{TotalBytes: 3<<20 + 44}})
-	info := storage.MediaInfo{MimeType: "audio/pcm"}
-	_, err := f.StoreReader(ctx, streamOf(bytesOf(3<<20+2, 1)), info, storage.MediaMetadata{})
+	info := storage.MediaInfo{MimeType: "audio/pcm;rate=44100;bits=24;channels=2"} // whose frames do not fill a buffer
+	_, err := f.StoreReader(ctx, streamOf(bytesOf(3<<20+6, 1)), info, storage.MediaMetadata{})
 	require.ErrorIs(t, err, storage.ErrDiskSpace)
 	requireEmpty(t, f, dir)
 	_, err = f.StoreReader(ctx, streamOf(bytesOf(3<<20, 1)), info, storage.MediaMetadata{})
 	require.NoError(t, err)
 	before := mustStats(t, f)
 	require.Equal(t, int64(3<<20+44), before.PhysicalBytes)
-	_, err = f.StoreReader(ctx, streamOf(bytesOf(1000, 2)), info, storage.MediaMetadata{})
+	_, err = f.StoreReader(ctx, streamOf(bytesOf(1002, 2)), info, storage.MediaMetadata{})
 	require.ErrorIs(t, err, storage.ErrDiskSpace)
 	requireNothingNew(t, f, dir, before)
 }
