@@ -61,7 +61,7 @@ crash: ## prove crash safety, the long form (more than 20 minutes)
 	MEDIABOLT_PROOF=long $(GO) test -p 1 -count 1 -timeout 60m -v -run '$(PROOFS)' ./engine ./cmd/mediabolt
 
 .PHONY: crash-short
-crash-short: ## prove crash safety, the short form (3 minutes at most)
+crash-short: ## prove crash safety, the short form (about 4 minutes)
 	MEDIABOLT_PROOF=short $(GO) test -count 1 -timeout 10m -v -run '$(CORE)' ./engine
 
 .PHONY: bench
