@@ -38,8 +38,8 @@ func Next(r io.Reader, buf []byte) ([]byte, error) {
 type Watcher interface{ Written(n int) }
 
 // Spool writes a stream whose key is not known yet and returns its name, for
-// Claim or Drop. What a Lender lends is not copied. After an error nothing is left. Errors: those of Stage, and
-// r's own.
+// Claim or Drop. What a Lender lends is not copied. After an error nothing is
+// left. Errors: those of Stage, and r's own.
 func (t *Tree) Spool(ctx context.Context, id storage.UUID, r io.Reader) (name string, err error) {
 	if err := ctx.Err(); err != nil {
 		return "", err
